@@ -1,0 +1,200 @@
+//! The seams: what nearfar asks of a shared store and of a bus.
+//!
+//! `nearfar-redis` implements both on Redis, `nearfar` has an in-process pair for tests and single-process use, and a
+//! wrapper around either is the way to inject faults. A backend makes no decision about coherence: it executes the
+//! atomic steps that [`Partition`](crate::Partition) defines, and it reports every doubt.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Namespace, NodeId, Snapshot, Version};
+
+/// The shared store. Every operation is bounded in time by the backend itself.
+///
+/// # Cancel safety
+/// Dropping a future leaves it unknown whether the operation took place.
+#[async_trait]
+pub trait L2: fmt::Debug + Send + Sync + 'static {
+    /// Records the settings of a namespace if nobody has, and returns what is recorded.
+    async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error>;
+
+    /// Reads a key and the partition's head in one atomic step.
+    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error>;
+
+    /// Applies a change of truth and publishes its message in one atomic step; returns its number.
+    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error>;
+
+    /// Stores a loaded value unless something newer is there.
+    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error>;
+
+    /// Registers the node as live and publishes an echo to it, in one atomic step that writes.
+    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error>;
+
+    /// Takes the node off the namespace's list of live ones.
+    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error>;
+
+    /// Replaces connections that have stopped proving anything.
+    fn reconnect(&self);
+
+    /// Closes the connections. Later operations fail with [`L2Error::Closed`].
+    async fn close(&self);
+}
+
+/// One subscription to the messages of every namespace of a node, and to the echoes of its own beats.
+#[async_trait]
+pub trait Bus: fmt::Debug + Send + 'static {
+    /// Asks for the messages of a namespace and the echoes of this node in it. Does not wait for the server: only an
+    /// echo proves a subscription. Messages and echoes must come through **one** first-in-first-out connection.
+    fn subscribe(&mut self, namespace: &Namespace, node: NodeId);
+
+    /// Gives up a namespace.
+    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId);
+
+    /// Replaces a connection that has stopped proving anything; a [`BusEvent::Doubt`] follows.
+    fn reconnect(&mut self);
+
+    /// The next event, in the order of the connection. `None` when the bus is closed for good.
+    ///
+    /// # Cancel safety
+    /// No event is lost if the future is dropped.
+    async fn next(&mut self) -> Option<BusEvent>;
+}
+
+/// What a bus delivers.
+///
+/// ```
+/// use nearfar_core::{Doubt, backend::BusEvent};
+///
+/// let event = BusEvent::Doubt(Doubt::Disconnected);
+/// assert!(!matches!(event, BusEvent::Subscribed));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusEvent {
+    /// The bytes of a [`Message`](crate::Message).
+    Message {
+        /// Of which namespace.
+        namespace: Namespace,
+        /// The frame; not checked yet.
+        frame: Bytes,
+    },
+    /// The bytes of an [`Echo`](crate::Echo) of this node.
+    Echo {
+        /// Of which namespace.
+        namespace: Namespace,
+        /// The frame; not checked yet.
+        frame: Bytes,
+    },
+    /// Messages may be missing, in every namespace.
+    Doubt(Doubt),
+    /// The subscriptions have probably just been made: a good moment for a beat.
+    Subscribed,
+}
+
+/// A node's sign of life.
+///
+/// ```
+/// use nearfar_core::{BeatId, NodeId, backend::Beat};
+/// use std::time::Duration;
+///
+/// let beat = Beat { node: NodeId::new(1), id: BeatId::new(1), forget_after: Duration::from_secs(60) };
+/// assert_eq!(beat.id.number(), 1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Whose.
+    pub node: NodeId,
+    /// Which.
+    pub id: BeatId,
+    /// Nodes that were silent for so long are taken off the list of live ones.
+    pub forget_after: Duration,
+}
+
+/// What all nodes of a namespace must agree on.
+///
+/// ```
+/// use nearfar_core::backend::Settings;
+/// use std::time::Duration;
+///
+/// let settings = Settings { partitions: 1, fence_window: Duration::from_secs(60) };
+/// assert_eq!(Settings::decode(&settings.encode()), Some(settings));
+/// assert_eq!(Settings::decode("format=9"), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How many partitions the namespace has.
+    pub partitions: u16,
+    /// How long tombstones and values fence. Millisecond precision.
+    pub fence_window: Duration,
+}
+
+impl Settings {
+    const FORMAT: &'static str = "format=1";
+
+    /// The recorded form, which people can read.
+    pub fn encode(&self) -> String {
+        let window = self.fence_window.as_millis();
+        format!("{} partitions={} fence_window_ms={window}", Self::FORMAT, self.partitions)
+    }
+
+    /// Reads the recorded form; `None` if it is of another format.
+    pub fn decode(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix(Self::FORMAT)?.strip_prefix(" partitions=")?;
+        let (partitions, window) = rest.split_once(" fence_window_ms=")?;
+        let fence_window = Duration::from_millis(window.parse().ok()?);
+        Some(Self { partitions: partitions.parse().ok()?, fence_window })
+    }
+}
+
+/// Why an operation on the shared store failed.
+///
+/// ```
+/// use nearfar_core::backend::L2Error;
+///
+/// assert!(L2Error::TimedOut.outcome_is_unknown());
+/// assert!(!L2Error::DeadlinePassed.outcome_is_unknown());
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum L2Error {
+    /// Known to be unreachable; nothing was sent.
+    Unreachable,
+    /// The connection failed while the operation was under way.
+    ConnectionLost(Arc<dyn std::error::Error + Send + Sync>),
+    /// No answer within the time limit.
+    TimedOut,
+    /// The store refused to act because the operation's deadline had passed.
+    DeadlinePassed,
+    /// The store answered with an error: missing rights, out of memory, read-only replica.
+    Rejected(Arc<dyn std::error::Error + Send + Sync>),
+    /// The store answered something that is no answer to what was asked.
+    Unexpected,
+    /// The backend was closed.
+    Closed,
+}
+
+impl L2Error {
+    /// Whether the operation may have taken place all the same.
+    pub fn outcome_is_unknown(&self) -> bool {
+        matches!(self, Self::ConnectionLost(_) | Self::TimedOut | Self::Unexpected)
+    }
+}
+
+impl fmt::Display for L2Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => write!(f, "L2 is unreachable"),
+            Self::ConnectionLost(cause) => write!(f, "the connection to L2 failed: {cause}"),
+            Self::TimedOut => write!(f, "L2 did not answer in time"),
+            Self::DeadlinePassed => write!(f, "L2 refused the operation because its deadline had passed"),
+            Self::Rejected(cause) => write!(f, "L2 refused the operation: {cause}"),
+            Self::Unexpected => write!(f, "L2 answered something unexpected"),
+            Self::Closed => write!(f, "the connection to L2 was closed"),
+        }
+    }
+}
+
+impl std::error::Error for L2Error {}

@@ -1,0 +1,319 @@
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::bytes_in::{BytesIn, wire_len};
+use crate::{Moment, Version};
+
+const MAGIC: [u8; 2] = *b"NF";
+const FORMAT: u8 = 1;
+
+/// What an envelope holds.
+///
+/// ```
+/// assert_ne!(nearfar_core::Kind::Value, nearfar_core::Kind::Tombstone);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A value.
+    Value,
+    /// What an invalidation leaves for the fence window; no payload.
+    Tombstone,
+    /// A negative entry: the origin has no such thing.
+    Absent,
+    /// The right of one node to load the key.
+    Claim,
+}
+
+impl Kind {
+    fn from_wire(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Value),
+            2 => Some(Self::Tombstone),
+            3 => Some(Self::Absent),
+            4 => Some(Self::Claim),
+            _ => None,
+        }
+    }
+
+    fn to_wire(self) -> u8 {
+        match self {
+            Self::Value => 1,
+            Self::Tombstone => 2,
+            Self::Absent => 3,
+            Self::Claim => 4,
+        }
+    }
+}
+
+/// What L2 writes into an envelope when it stores it.
+///
+/// ```
+/// use nearfar_core::{Moment, Stamp, Version};
+///
+/// let stamp = Stamp { version: Version::new(9), written_at: Moment::from_micros(7) };
+/// assert_eq!(stamp.version.number(), 9);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The sequence as of which the entry is known true.
+    pub version: Version,
+    /// When it was stored, on L2's clock.
+    pub written_at: Moment,
+}
+
+/// What the writer of an envelope decides; see `docs/wire-format.md` for each byte.
+///
+/// ```
+/// use nearfar_core::{EnvelopeHeader, Kind};
+///
+/// assert_eq!(EnvelopeHeader::tombstone().kind, Kind::Tombstone);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnvelopeHeader {
+    /// What the payload is.
+    pub kind: Kind,
+    /// Which codec wrote the payload.
+    pub codec: u8,
+    /// How the payload is compressed; 0 is not at all.
+    pub compression: u8,
+    /// How many tags stand before the payload.
+    pub tag_count: u16,
+    /// Age limit since `written_at`; `None` for no limit. Millisecond precision.
+    pub ttl: Option<Duration>,
+    /// How long past `ttl` the value may still be served stale. Millisecond precision.
+    pub grace: Duration,
+    /// How long the loader took. Microsecond precision, saturating at about 71 minutes.
+    pub load_cost: Duration,
+    /// Fingerprint of the value's type; entries with another one are misses.
+    pub schema: u32,
+}
+
+impl EnvelopeHeader {
+    /// The header of a tombstone.
+    pub const fn tombstone() -> Self {
+        Self::of(Kind::Tombstone)
+    }
+
+    /// A header of this kind with everything else zero or absent.
+    pub const fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            codec: 0,
+            compression: 0,
+            tag_count: 0,
+            ttl: None,
+            grace: Duration::ZERO,
+            load_cost: Duration::ZERO,
+            schema: 0,
+        }
+    }
+}
+
+/// The framed bytes of one key in L2.
+///
+/// A node encodes an envelope without a stamp; L2 stamps it in the same atomic step that stores it.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Envelope, EnvelopeHeader, Kind, Moment, Stamp, Version};
+///
+/// let header = EnvelopeHeader { codec: 1, ..EnvelopeHeader::of(Kind::Value) };
+/// let unstamped = Envelope::encode(&header, &Bytes::new(), b"payload");
+/// let stamp = Stamp { version: Version::new(5), written_at: Moment::from_micros(70) };
+///
+/// let envelope = Envelope::decode(&Envelope::stamped(&unstamped, stamp)).unwrap();
+/// assert_eq!(envelope.stamp, stamp);
+/// assert_eq!(envelope.header, header);
+/// assert_eq!(&envelope.payload[..], b"payload");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// What the writer decided.
+    pub header: EnvelopeHeader,
+    /// What L2 added.
+    pub stamp: Stamp,
+    /// The encoded tags: for each a `u16` length and its bytes.
+    pub tags: Bytes,
+    /// The encoded value.
+    pub payload: Bytes,
+}
+
+impl Envelope {
+    /// Length of the fixed part; tags and payload follow it.
+    pub const HEADER_LEN: usize = 60;
+    /// Where version and written-at stand, 16 bytes that the checksum leaves out.
+    pub const STAMP_AT: std::ops::Range<usize> = 8..24;
+    const CHECKSUM_AT: std::ops::Range<usize> = 56..60;
+
+    /// The bytes of an envelope whose stamp is still zero.
+    ///
+    /// # Panics
+    /// If tags or payload have 4 GiB or more; callers bound values far below.
+    pub fn encode(header: &EnvelopeHeader, tags: &Bytes, payload: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(Self::HEADER_LEN + tags.len() + payload.len());
+        out.extend(MAGIC);
+        out.extend([FORMAT, header.kind.to_wire(), header.codec, header.compression]);
+        out.extend(header.tag_count.to_be_bytes());
+        out.extend([0; 16]);
+        out.extend(ttl_to_wire(header.ttl).to_be_bytes());
+        out.extend(millis(header.grace).to_be_bytes());
+        out.extend(u32::try_from(header.load_cost.as_micros()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend(header.schema.to_be_bytes());
+        out.extend(wire_len(tags).to_be_bytes());
+        let payload_len = u32::try_from(payload.len()).expect("values are bounded before they are framed");
+        out.extend(payload_len.to_be_bytes());
+        out.extend([0; 4]);
+        out.extend_from_slice(tags);
+        out.extend_from_slice(payload);
+        let checksum = checksum(&out);
+        out[Self::CHECKSUM_AT].copy_from_slice(&checksum.to_be_bytes());
+        out.into()
+    }
+
+    /// The same envelope with L2's stamp. Too short an input comes back unchanged, for `decode` to refuse.
+    pub fn stamped(unstamped: &[u8], stamp: Stamp) -> Bytes {
+        let mut out = unstamped.to_vec();
+        if let Some(place) = out.get_mut(Self::STAMP_AT) {
+            place[..8].copy_from_slice(&stamp.version.number().to_be_bytes());
+            place[8..].copy_from_slice(&stamp.written_at.micros().to_be_bytes());
+        }
+        out.into()
+    }
+
+    /// The stamped version, without looking at the rest; `None` if these are not the first bytes of an envelope.
+    pub fn peek_version(bytes: &[u8]) -> Option<Version> {
+        let mut input = BytesIn::new(bytes);
+        (input.take(2)? == MAGIC && input.u8()? == FORMAT).then_some(())?;
+        input.take(Self::STAMP_AT.start - 3)?;
+        input.u64().map(Version::new)
+    }
+
+    /// Reads an envelope. Payload and tags share `bytes`; nothing is copied.
+    pub fn decode(bytes: &Bytes) -> Result<Self, EnvelopeError> {
+        let mut input = BytesIn::new(bytes);
+        let magic = input.take(2).ok_or(EnvelopeError::Truncated)?;
+        if magic != MAGIC {
+            return Err(EnvelopeError::Foreign);
+        }
+        let format = input.u8().ok_or(EnvelopeError::Truncated)?;
+        if format != FORMAT {
+            return Err(EnvelopeError::UnknownFormat { format });
+        }
+        let fixed = Fixed::read(&mut input).ok_or(EnvelopeError::Truncated)?;
+        let (tags_len, payload_len) = (fixed.tags_len as usize, fixed.payload_len as usize);
+        if tags_len.checked_add(payload_len) != Some(input.len()) {
+            return Err(EnvelopeError::WrongLength);
+        }
+        if checksum(bytes) != fixed.checksum {
+            return Err(EnvelopeError::Corrupt);
+        }
+        let kind = Kind::from_wire(fixed.kind).ok_or(EnvelopeError::UnknownKind { kind: fixed.kind })?;
+        let payload_at = Self::HEADER_LEN + tags_len;
+        Ok(Self {
+            header: EnvelopeHeader { kind, ..fixed.header },
+            stamp: fixed.stamp,
+            tags: bytes.slice(Self::HEADER_LEN..payload_at),
+            payload: bytes.slice(payload_at..),
+        })
+    }
+}
+
+/// The fixed part after magic and format, before any of it is believed.
+struct Fixed {
+    kind: u8,
+    header: EnvelopeHeader,
+    stamp: Stamp,
+    tags_len: u32,
+    payload_len: u32,
+    checksum: u32,
+}
+
+impl Fixed {
+    fn read(input: &mut BytesIn<'_>) -> Option<Self> {
+        let (kind, codec, compression, tag_count) = (input.u8()?, input.u8()?, input.u8()?, input.u16()?);
+        let stamp =
+            Stamp { version: Version::new(input.u64()?), written_at: Moment::from_micros(input.u64()?) };
+        let header = EnvelopeHeader {
+            kind: Kind::Value,
+            codec,
+            compression,
+            tag_count,
+            ttl: ttl_from_wire(input.u64()?),
+            grace: Duration::from_millis(input.u64()?),
+            load_cost: Duration::from_micros(input.u32()?.into()),
+            schema: input.u32()?,
+        };
+        let (tags_len, payload_len, checksum) = (input.u32()?, input.u32()?, input.u32()?);
+        Some(Self { kind, header, stamp, tags_len, payload_len, checksum })
+    }
+}
+
+/// CRC-32 of everything but the stamp and the checksum itself. Call with at least a whole header.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..Envelope::STAMP_AT.start]);
+    hasher.update(&bytes[Envelope::STAMP_AT.end..Envelope::CHECKSUM_AT.start]);
+    hasher.update(&bytes[Envelope::CHECKSUM_AT.end..]);
+    hasher.finalize()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Zero on the wire means "no limit", so a limit under a millisecond is rounded up to one.
+fn ttl_to_wire(ttl: Option<Duration>) -> u64 {
+    ttl.map_or(0, |ttl| millis(ttl).max(1))
+}
+
+fn ttl_from_wire(millis: u64) -> Option<Duration> {
+    (millis != 0).then(|| Duration::from_millis(millis))
+}
+
+/// Why bytes in L2 are not a readable envelope. Every one of these is a miss for the caller.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Envelope, EnvelopeError};
+///
+/// let foreign = Envelope::decode(&Bytes::from_static(b"hello, from another program"));
+/// assert_eq!(foreign, Err(EnvelopeError::Foreign));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// Fewer bytes than a header has.
+    Truncated,
+    /// Not written by nearfar.
+    Foreign,
+    /// Written by another generation of nearfar.
+    UnknownFormat {
+        /// The format number found.
+        format: u8,
+    },
+    /// A kind that this version does not know.
+    UnknownKind {
+        /// The kind found.
+        kind: u8,
+    },
+    /// The lengths in the header do not add up to the length of the bytes.
+    WrongLength,
+    /// The checksum differs.
+    Corrupt,
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => write!(f, "the envelope is truncated"),
+            Self::Foreign => write!(f, "the bytes are not an envelope"),
+            Self::UnknownFormat { format } => write!(f, "envelope format {format} is unknown"),
+            Self::UnknownKind { kind } => write!(f, "envelope kind {kind} is unknown"),
+            Self::WrongLength => write!(f, "the envelope's lengths do not add up"),
+            Self::Corrupt => write!(f, "the envelope's checksum differs"),
+        }
+    }
+}
+
+impl std::error::Error for EnvelopeError {}

@@ -1,0 +1,283 @@
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::bytes_in::{BytesIn, wire_len};
+use crate::{MAX_KEY_LEN, Moment, Version};
+
+const MESSAGE_MAGIC: [u8; 2] = *b"NM";
+const ECHO_MAGIC: [u8; 2] = *b"NE";
+const FORMAT: u8 = 1;
+
+const KIND_KEYS: u8 = 1;
+const KIND_CLEAR: u8 = 2;
+
+/// Which node sent something; drawn at random when a node starts.
+///
+/// ```
+/// assert_eq!(nearfar_core::NodeId::new(255).to_string(), "00000000000000ff");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u64);
+
+impl NodeId {
+    /// An id from its number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What one change of truth tells the other nodes.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::MessageBody;
+///
+/// assert_eq!(MessageBody::Keys(vec![Bytes::from_static(b"k")]).keys().len(), 1);
+/// assert!(MessageBody::Clear.keys().is_empty());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageBody {
+    /// These keys changed: copies with a smaller version are wrong.
+    Keys(Vec<Bytes>),
+    /// Every entry with a smaller version is dead.
+    Clear,
+}
+
+impl MessageBody {
+    /// The keys it names.
+    pub fn keys(&self) -> &[Bytes] {
+        match self {
+            Self::Keys(keys) => keys,
+            Self::Clear => &[],
+        }
+    }
+}
+
+/// One invalidation on the bus and in the log.
+///
+/// `previous` links each message to the one before it, so that a receiver sees a loss, and a history that forked, at
+/// the first message after it.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Message, MessageBody, NodeId, Version};
+///
+/// let body = MessageBody::Keys(vec![Bytes::from_static(b"user 1")]);
+/// let unstamped = Message::encode(NodeId::new(3), &body);
+/// let frame = Message::stamped(&unstamped, Version::new(9), Version::new(8));
+///
+/// let message = Message::decode(&frame).unwrap();
+/// assert_eq!((message.sequence, message.previous), (Version::new(9), Version::new(8)));
+/// assert_eq!((message.origin, message.body), (NodeId::new(3), body));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The number of this change.
+    pub sequence: Version,
+    /// The number of the change before it.
+    pub previous: Version,
+    /// Who made the change.
+    pub origin: NodeId,
+    /// What changed.
+    pub body: MessageBody,
+}
+
+impl Message {
+    /// Where sequence and previous stand: 16 bytes that L2 fills in.
+    pub const STAMP_AT: std::ops::Range<usize> = 4..20;
+
+    /// The bytes of a message whose sequence is still zero.
+    ///
+    /// # Panics
+    /// If a key has 4 GiB or more; callers bound keys by [`MAX_KEY_LEN`].
+    pub fn encode(origin: NodeId, body: &MessageBody) -> Bytes {
+        let keys = body.keys();
+        let len = 32 + keys.iter().map(|key| 4 + key.len()).sum::<usize>();
+        let mut out = Vec::with_capacity(len);
+        let kind = match body {
+            MessageBody::Keys(_) => KIND_KEYS,
+            MessageBody::Clear => KIND_CLEAR,
+        };
+        out.extend(MESSAGE_MAGIC);
+        out.extend([FORMAT, kind]);
+        out.extend([0; 16]);
+        out.extend(origin.number().to_be_bytes());
+        let count = u32::try_from(keys.len()).expect("batches are bounded before they are framed");
+        out.extend(count.to_be_bytes());
+        for key in keys {
+            out.extend(wire_len(key).to_be_bytes());
+            out.extend_from_slice(key);
+        }
+        out.into()
+    }
+
+    /// The same message with the numbers that L2 gave it.
+    pub fn stamped(unstamped: &[u8], sequence: Version, previous: Version) -> Bytes {
+        let mut out = unstamped.to_vec();
+        if let Some(place) = out.get_mut(Self::STAMP_AT) {
+            place[..8].copy_from_slice(&sequence.number().to_be_bytes());
+            place[8..].copy_from_slice(&previous.number().to_be_bytes());
+        }
+        out.into()
+    }
+
+    /// Reads a message. Keys share `frame`; nothing is copied.
+    pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
+        let mut input = BytesIn::new(frame);
+        let kind = kind_of(&mut input, MESSAGE_MAGIC)?;
+        let message = Self::read(&mut input, frame, kind).ok_or(FrameError::Malformed)??;
+        if input.len() == 0 { Ok(message) } else { Err(FrameError::Malformed) }
+    }
+
+    fn read(input: &mut BytesIn<'_>, frame: &Bytes, kind: u8) -> Option<Result<Self, FrameError>> {
+        let (sequence, previous) = (Version::new(input.u64()?), Version::new(input.u64()?));
+        let (origin, count) = (NodeId::new(input.u64()?), input.u32()?);
+        let body = match kind {
+            KIND_KEYS => MessageBody::Keys(read_keys(input, frame, count)?),
+            KIND_CLEAR if count == 0 => MessageBody::Clear,
+            _ => return Some(Err(FrameError::UnknownKind { kind })),
+        };
+        Some(Ok(Self { sequence, previous, origin, body }))
+    }
+}
+
+fn read_keys(input: &mut BytesIn<'_>, frame: &Bytes, count: u32) -> Option<Vec<Bytes>> {
+    // Each key takes at least its length field, so a count that the frame cannot hold is refused before it is believed.
+    let count = usize::try_from(count).ok().filter(|count| count.saturating_mul(4) <= input.len())?;
+    let mut keys = Vec::with_capacity(count);
+    for _ in 0..count {
+        let len = usize::try_from(input.u32()?).ok().filter(|&len| len <= MAX_KEY_LEN)?;
+        keys.push(frame.slice_ref(input.take(len)?));
+    }
+    Some(keys)
+}
+
+/// Which beat of a node an echo answers.
+///
+/// ```
+/// assert!(nearfar_core::BeatId::new(2) > nearfar_core::BeatId::new(1));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BeatId(u64);
+
+impl BeatId {
+    /// An id from its number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// A node's own beat, come back through the bus: at this point of the queue of messages, the partition stood at
+/// `sequence`.
+///
+/// ```
+/// use nearfar_core::{BeatId, Echo, Moment, Version};
+///
+/// let echo = Echo { beat: BeatId::new(1), sequence: Version::new(7), time: Moment::from_micros(3) };
+/// assert_eq!(Echo::decode(&echo.encode()), Ok(echo));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Echo {
+    /// The beat that it answers.
+    pub beat: BeatId,
+    /// The partition's sequence when the beat was executed.
+    pub sequence: Version,
+    /// When the beat was executed, on L2's clock.
+    pub time: Moment,
+}
+
+impl Echo {
+    /// The bytes of this echo.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(28);
+        out.extend(ECHO_MAGIC);
+        out.extend([FORMAT, 0]);
+        out.extend(self.beat.number().to_be_bytes());
+        out.extend(self.sequence.number().to_be_bytes());
+        out.extend(self.time.micros().to_be_bytes());
+        out.into()
+    }
+
+    /// Reads an echo.
+    pub fn decode(frame: &[u8]) -> Result<Self, FrameError> {
+        let mut input = BytesIn::new(frame);
+        kind_of(&mut input, ECHO_MAGIC)?;
+        let echo = Self::read(&mut input).ok_or(FrameError::Malformed)?;
+        if input.len() == 0 { Ok(echo) } else { Err(FrameError::Malformed) }
+    }
+
+    fn read(input: &mut BytesIn<'_>) -> Option<Self> {
+        Some(Self {
+            beat: BeatId::new(input.u64()?),
+            sequence: Version::new(input.u64()?),
+            time: Moment::from_micros(input.u64()?),
+        })
+    }
+}
+
+fn kind_of(input: &mut BytesIn<'_>, magic: [u8; 2]) -> Result<u8, FrameError> {
+    if input.take(2).ok_or(FrameError::Malformed)? != magic {
+        return Err(FrameError::Foreign);
+    }
+    let format = input.u8().ok_or(FrameError::Malformed)?;
+    if format != FORMAT {
+        return Err(FrameError::UnknownFormat { format });
+    }
+    input.u8().ok_or(FrameError::Malformed)
+}
+
+/// Why bytes on the bus are not a readable frame. Every one of these means that a message may be missing.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{FrameError, Message};
+///
+/// assert_eq!(Message::decode(&Bytes::from_static(b"hello")), Err(FrameError::Foreign));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// Not written by nearfar.
+    Foreign,
+    /// Written by another generation of nearfar.
+    UnknownFormat {
+        /// The format number found.
+        format: u8,
+    },
+    /// A kind that this version does not know.
+    UnknownKind {
+        /// The kind found.
+        kind: u8,
+    },
+    /// Too short, too long, or with lengths that do not add up.
+    Malformed,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => write!(f, "the bytes are not a frame"),
+            Self::UnknownFormat { format } => write!(f, "frame format {format} is unknown"),
+            Self::UnknownKind { kind } => write!(f, "message kind {kind} is unknown"),
+            Self::Malformed => write!(f, "the frame's lengths do not add up"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}

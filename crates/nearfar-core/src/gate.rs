@@ -1,0 +1,183 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::{Moment, Version};
+
+/// How many stripes share the keys of a cache. A stripe that is raised for one key also refuses fills of the others
+/// on it: with 4096, one in 4096 invalidations during a load costs that load its place in L1 (it keeps the one in L2).
+const STRIPES: usize = 4096;
+
+/// What a node does with L1 while it has no proof that it would hear of an invalidation.
+///
+/// ```
+/// use nearfar_core::Disconnected;
+///
+/// assert_eq!(Disconnected::default(), Disconnected::Bypass);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Disconnected {
+    /// Read from L2: the staleness bound holds. The default.
+    #[default]
+    Bypass,
+    /// Serve L1 for so much longer: the bound grows by this.
+    ServeFor(Duration),
+    /// Serve L1 for as long as it has something: no bound but the entries' own lifetimes.
+    Serve,
+}
+
+/// What L1 may hold and serve: the fence, the generation and the trust of one cache on one node.
+///
+/// ```
+/// use nearfar_core::{Disconnected, Gate, Moment, Version};
+///
+/// let gate = Gate::new(Disconnected::Bypass);
+/// let ticket = gate.ticket(b"key"); // before reading
+/// assert!(gate.admits(&ticket, Version::new(3)));
+///
+/// let _raised = gate.raise(b"key", Version::new(4)); // an invalidation overtakes the read
+/// assert!(!gate.admits(&ticket, Version::new(3)));
+/// assert!(gate.admits(&ticket, Version::new(4)), "the change itself may stay");
+///
+/// gate.extend(Moment::from_micros(100));
+/// assert!(gate.serves(Moment::from_micros(99)));
+/// assert!(!gate.serves(Moment::from_micros(100)));
+/// ```
+#[derive(Debug)]
+pub struct Gate {
+    disconnected: Disconnected,
+    /// L1 may be served before this. One word, so that a read pays one load for it.
+    serve_until: AtomicU64,
+    /// Trust alone, whatever the policy adds to it.
+    trusted_until: AtomicU64,
+    /// Entries of another generation are forgotten.
+    generation: AtomicU64,
+    /// For each stripe the greatest version that an invalidation of one of its keys had.
+    stripes: Box<[AtomicU64]>,
+}
+
+/// Taken before a read or a load; whoever comes back with a value shows it to be admitted.
+///
+/// Only the gate makes one and it cannot be cloned, so a fill that forgot its ticket does not compile.
+#[derive(Debug)]
+#[must_use = "a ticket that is not shown at the gate protects nothing"]
+pub struct Ticket {
+    stripe: usize,
+    seen: u64,
+    generation: u64,
+}
+
+impl Ticket {
+    /// The generation that an entry admitted with this ticket belongs to.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// Proof that the fence was raised; evicting asks for it, so the order "raise, then evict" cannot be turned round.
+#[derive(Debug)]
+pub struct Raised {
+    version: Version,
+}
+
+impl Raised {
+    /// Entries with a smaller version are to be evicted.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+}
+
+impl Gate {
+    /// A gate that trusts nothing yet.
+    pub fn new(disconnected: Disconnected) -> Self {
+        let serve_until = match disconnected {
+            Disconnected::Serve => Moment::NEVER,
+            Disconnected::Bypass | Disconnected::ServeFor(_) => Moment::default(),
+        };
+        Self {
+            disconnected,
+            serve_until: AtomicU64::new(serve_until.micros()),
+            trusted_until: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Whether L1 may be served at this moment. Call it with a clock read *after* the entry was looked up or just
+    /// before: a process that slept in between must not serve what it found earlier.
+    pub fn serves(&self, now: Moment) -> bool {
+        now.micros() < self.serve_until.load(Ordering::Acquire)
+    }
+
+    /// Whether trust holds at this moment, whatever the policy for being without it.
+    pub fn trusts(&self, now: Moment) -> bool {
+        now.micros() < self.trusted_until.load(Ordering::Acquire)
+    }
+
+    /// The generation that a served entry must be of.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// A ticket for a read or load of this key that has not begun yet.
+    pub fn ticket(&self, key: &[u8]) -> Ticket {
+        let stripe = stripe_of(key);
+        // Generation first: one that changes in between makes the ticket worthless, never too good.
+        let generation = self.generation();
+        Ticket { stripe, seen: self.stripes[stripe].load(Ordering::Acquire), generation }
+    }
+
+    /// The greatest version that an invalidation of this key, or of one that shares its stripe, had.
+    pub fn raised_to(&self, key: &[u8]) -> Version {
+        Version::new(self.stripes[stripe_of(key)].load(Ordering::Acquire))
+    }
+
+    /// Whether a value of this version, read or loaded after the ticket was taken, may enter L1.
+    ///
+    /// Call it while holding L1's lock of the key, as evicting does. Then for a fill and an invalidation of one key
+    /// (races R1, R3) there are two orders. The fill locks first: the evictor finds the entry and drops it. The
+    /// evictor locks first: it raised the fence before, the lock passes that on, and this returns `false`.
+    pub fn admits(&self, ticket: &Ticket, version: Version) -> bool {
+        let raised_to = self.stripes[ticket.stripe].load(Ordering::Acquire);
+        self.generation() == ticket.generation && raised_to <= ticket.seen.max(version.number())
+    }
+
+    /// Raises the fence of a key, before its copy in L1 is evicted.
+    pub fn raise(&self, key: &[u8], version: Version) -> Raised {
+        self.stripes[stripe_of(key)].fetch_max(version.number(), Ordering::AcqRel);
+        Raised { version }
+    }
+
+    /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
+    pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Lets L1 be served until then. Only the proof of an echo may call this; see [`Follower`](crate::Follower).
+    pub fn extend(&self, until: Moment) {
+        let serve_until = match self.disconnected {
+            Disconnected::Bypass => until,
+            Disconnected::ServeFor(longer) => until + longer,
+            Disconnected::Serve => Moment::NEVER,
+        };
+        self.trusted_until.store(until.micros(), Ordering::Release);
+        self.serve_until.store(serve_until.micros(), Ordering::Release);
+    }
+
+    /// Withdraws trust now. What the policy grants beyond trust stays.
+    pub fn distrust(&self) {
+        self.trusted_until.store(0, Ordering::Release);
+        if self.disconnected == Disconnected::Bypass {
+            self.serve_until.store(0, Ordering::Release);
+        }
+    }
+
+    /// Stops serving, whatever the policy: the node is shutting down.
+    pub fn close(&self) {
+        self.trusted_until.store(0, Ordering::Release);
+        self.serve_until.store(0, Ordering::Release);
+    }
+}
+
+fn stripe_of(key: &[u8]) -> usize {
+    crc32fast::hash(key) as usize % STRIPES
+}

@@ -1,0 +1,55 @@
+//! The nearfar protocol, sans I/O: no runtime, no clock, no randomness, no sockets.
+//!
+//! Time arrives as an argument ([`Moment`]), bytes arrive as slices, and every decision that coherence depends on is
+//! taken here, so that what is tested in isolation is what ships.
+//!
+//! ```text
+//!            node                                            shared store (L2)
+//!  ┌───────────────────────────┐                      ┌──────────────────────────────┐
+//!  │ Gate      what L1 may hold│   Change, Fill, Beat │ Partition  keys, head, log   │
+//!  │           and serve, now  │ ───────────────────▶ │            (Redis: scripts   │
+//!  │ Follower  what the bus    │ ◀─────────────────── │             of the same      │
+//!  │           has proved      │   Message, Echo      │             meaning)         │
+//!  └───────────────────────────┘                      └──────────────────────────────┘
+//! ```
+//!
+//! * [`Envelope`], [`Message`], [`Echo`]: the bytes in L2 and on the bus. Decoding never panics and never allocates
+//!   by a length that was not checked.
+//! * [`Partition`]: what one atomic step does to the shared store. The in-process L2 runs it; the Redis scripts mean
+//!   the same.
+//! * [`Gate`]: fence, generation and trust; read on every L1 hit.
+//! * [`Follower`]: turns messages, echoes and doubts into trust, or withdraws it.
+//! * [`backend`]: the seams that a store and a bus implement.
+
+pub mod backend;
+mod bytes_in;
+mod envelope;
+mod follower;
+mod frame;
+mod gate;
+mod moment;
+mod namespace;
+mod partition;
+mod remote_clock;
+mod version;
+mod watchdog;
+
+pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
+pub use follower::{Doubt, Follower, FollowerOptions, Proof, Standing};
+pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
+pub use gate::{Disconnected, Gate, Raised, Ticket};
+pub use moment::Moment;
+pub use namespace::{Namespace, NamespaceError};
+pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
+pub use remote_clock::RemoteClock;
+pub use version::Version;
+pub use watchdog::Watchdog;
+
+/// The longest key, in encoded bytes, that nearfar accepts: 1 MiB.
+///
+/// Redis itself allows 512 MiB; a key that long is a mistake, and every message on the bus would carry it.
+///
+/// ```
+/// assert_eq!(nearfar_core::MAX_KEY_LEN, 1024 * 1024);
+/// ```
+pub const MAX_KEY_LEN: usize = 1024 * 1024;

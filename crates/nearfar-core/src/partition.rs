@@ -1,0 +1,322 @@
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{BeatId, Echo, Envelope, EnvelopeHeader, Message, MessageBody, Moment, NodeId, Stamp, Version};
+
+/// Where a partition stands.
+///
+/// ```
+/// use nearfar_core::{Head, Version};
+///
+/// let head = Head { sequence: Version::new(9), floor: Version::new(4) };
+/// assert!(head.floor <= head.sequence);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the last change.
+    pub sequence: Version,
+    /// Entries with a smaller version are dead.
+    pub floor: Version,
+}
+
+impl Head {
+    /// Whether an entry of this version is of this history and has not been cleared.
+    pub fn covers(self, version: Version) -> bool {
+        self.floor <= version && version <= self.sequence
+    }
+
+    /// A new history: it begins at the clock, and nothing older counts.
+    fn begin(now: Moment) -> Self {
+        let sequence = Version::new(now.micros().max(1));
+        Self { sequence, floor: sequence }
+    }
+
+    /// The number of the change after this head.
+    fn next(self, now: Moment) -> Version {
+        Version::new((self.sequence.number() + 1).max(now.micros()))
+    }
+}
+
+/// One key's part of a change.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::KeyWrite;
+/// use std::time::Duration;
+///
+/// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: Some(Duration::from_secs(60)) };
+/// assert_eq!(&write.key[..], b"k");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyWrite {
+    /// The encoded key.
+    pub key: Bytes,
+    /// The unstamped envelope that takes its place.
+    pub envelope: Bytes,
+    /// How long L2 keeps it at least; `None` for ever.
+    pub keep: Option<Duration>,
+}
+
+/// A change of truth: one atomic step, one sequence number, one message.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Change, Moment, NodeId};
+/// use std::time::Duration;
+///
+/// let change = Change::invalidate(NodeId::new(1), vec![Bytes::from_static(b"k")], Duration::from_secs(60))
+///     .by(Moment::from_micros(5));
+/// assert_eq!(change.writes.len(), 1);
+/// assert_eq!(change.deadline, Moment::from_micros(5));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The keys that get a new envelope.
+    pub writes: Vec<KeyWrite>,
+    /// Whether the floor rises, which kills every older entry.
+    pub clears: bool,
+    /// The unstamped message that tells the others.
+    pub message: Bytes,
+    /// L2 refuses to act after this moment of its own clock.
+    pub deadline: Moment,
+}
+
+impl Change {
+    /// Stores an envelope under a key.
+    pub fn set(origin: NodeId, write: KeyWrite) -> Self {
+        Self::of_keys(origin, vec![write])
+    }
+
+    /// Leaves tombstones under these keys for the fence window.
+    pub fn invalidate(origin: NodeId, keys: Vec<Bytes>, fence_window: Duration) -> Self {
+        let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &Bytes::new(), &[]);
+        let bury = |key| KeyWrite { key, envelope: tombstone.clone(), keep: Some(fence_window) };
+        Self::of_keys(origin, keys.into_iter().map(bury).collect())
+    }
+
+    /// Kills every entry so far.
+    pub fn clear(origin: NodeId) -> Self {
+        let message = Message::encode(origin, &MessageBody::Clear);
+        Self { writes: Vec::new(), clears: true, message, deadline: Moment::NEVER }
+    }
+
+    fn of_keys(origin: NodeId, writes: Vec<KeyWrite>) -> Self {
+        let keys = writes.iter().map(|write| write.key.clone()).collect();
+        let message = Message::encode(origin, &MessageBody::Keys(keys));
+        Self { writes, clears: false, message, deadline: Moment::NEVER }
+    }
+
+    /// The same change, to be refused after this moment of L2's clock.
+    pub fn by(self, deadline: Moment) -> Self {
+        Self { deadline, ..self }
+    }
+}
+
+/// A proposed write of a loaded value: stored only if nothing newer is there. Not a change of truth, never broadcast.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Fill, KeyWrite, Moment, Version};
+///
+/// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: None };
+/// let fill = Fill { write, base: Version::new(3), deadline: Moment::NEVER };
+/// assert_eq!(fill.base.number(), 3);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// What to store; its version becomes `base`.
+    pub write: KeyWrite,
+    /// The partition's sequence before the load began.
+    pub base: Version,
+    /// L2 refuses to act after this moment of its own clock: later, a tombstone of the time of the load may be gone.
+    pub deadline: Moment,
+}
+
+/// What became of a fill.
+///
+/// ```
+/// assert_ne!(nearfar_core::FillOutcome::Stored, nearfar_core::FillOutcome::Refused);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillOutcome {
+    /// It is in L2 now.
+    Stored,
+    /// Something newer was there, or the history that it belongs to is over.
+    Refused,
+    /// It came after its deadline.
+    Late,
+}
+
+/// What L2 holds of a key, together with where the partition stood at that very moment.
+///
+/// ```
+/// use nearfar_core::Snapshot;
+///
+/// let nothing = Snapshot { envelope: None, head: None };
+/// assert!(nothing.envelope.is_none());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The stored bytes; not checked yet. Whatever lacks a head, or has a version outside of it, is dead.
+    pub envelope: Option<Bytes>,
+    /// `None` if the partition has no history (yet, or any more).
+    pub head: Option<Head>,
+}
+
+/// What L2 answers to a beat. It carries L2's clock; it proves nothing about messages, which only the echo does.
+///
+/// ```
+/// use nearfar_core::{BeatReply, Moment, Version};
+///
+/// let reply = BeatReply { sequence: Version::new(3), time: Moment::from_micros(8) };
+/// assert_eq!(reply.time.micros(), 8);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BeatReply {
+    /// The partition's sequence.
+    pub sequence: Version,
+    /// When the beat executed, on L2's clock.
+    pub time: Moment,
+}
+
+/// What L2 holds of one partition, and what one atomic step does to it.
+///
+/// This is the meaning of the Redis scripts, as code: the in-process L2 runs it.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Change, KeyWrite, Moment, NodeId, Partition};
+///
+/// let mut partition = Partition::new(16);
+/// let now = Moment::from_micros(1_000);
+/// let key = Bytes::from_static(b"k");
+/// let write = KeyWrite { key: key.clone(), envelope: Bytes::from(vec![0; 60]), keep: None };
+///
+/// let (version, _message) = partition.change(now, &Change::set(NodeId::new(1), write)).expect("no deadline");
+/// let snapshot = partition.read(now, &key);
+/// assert_eq!(snapshot.head.unwrap().sequence, version);
+/// assert!(snapshot.envelope.is_some());
+/// ```
+#[derive(Debug)]
+pub struct Partition {
+    head: Option<Head>,
+    entries: HashMap<Bytes, Stored>,
+    /// How many entries there may be before the expired ones are swept out.
+    sweep_at: usize,
+    log: VecDeque<(Version, Bytes)>,
+    log_len: usize,
+    nodes: BTreeMap<NodeId, Moment>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    envelope: Bytes,
+    expires_at: Moment,
+}
+
+const SWEEP_AT_LEAST: usize = 1024;
+
+impl Partition {
+    /// An empty partition whose log keeps so many messages.
+    pub fn new(log_len: usize) -> Self {
+        Self {
+            head: None,
+            entries: HashMap::new(),
+            sweep_at: SWEEP_AT_LEAST,
+            log: VecDeque::new(),
+            log_len,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// What is stored under a key, and the head at that moment.
+    pub fn read(&self, now: Moment, key: &[u8]) -> Snapshot {
+        Snapshot { envelope: self.live(now, key).cloned(), head: self.head }
+    }
+
+    /// Applies a change. Returns its number and the message to publish, or `None` after the deadline.
+    pub fn change(&mut self, now: Moment, change: &Change) -> Option<(Version, Bytes)> {
+        if now > change.deadline {
+            return None;
+        }
+        let head = self.head_or_begin(now);
+        let version = head.next(now);
+        let floor = if change.clears { version } else { head.floor };
+        self.head = Some(Head { sequence: version, floor });
+        for write in &change.writes {
+            self.store(now, write, version);
+        }
+        let message = Message::stamped(&change.message, version, head.sequence);
+        self.log.push_back((version, message.clone()));
+        while self.log.len() > self.log_len {
+            self.log.pop_front();
+        }
+        Some((version, message))
+    }
+
+    /// Stores a loaded value unless something newer is there.
+    pub fn fill(&mut self, now: Moment, fill: &Fill) -> FillOutcome {
+        if now > fill.deadline {
+            return FillOutcome::Late;
+        }
+        let Some(head) = self.head else { return FillOutcome::Refused };
+        // A base outside of the head's history was read in another one, which a flush or a clear ended.
+        let belongs = head.covers(fill.base);
+        let newer = |version| fill.base < version && head.covers(version);
+        let present = self.live(now, &fill.write.key).and_then(|bytes| Envelope::peek_version(bytes));
+        if !belongs || present.is_some_and(newer) {
+            return FillOutcome::Refused;
+        }
+        self.store(now, &fill.write, fill.base);
+        FillOutcome::Stored
+    }
+
+    /// Registers a node as live. Returns the reply and the echo to send to that node alone.
+    pub fn beat(
+        &mut self,
+        now: Moment,
+        node: NodeId,
+        beat: BeatId,
+        forget_after: Duration,
+    ) -> (BeatReply, Echo) {
+        let sequence = self.head_or_begin(now).sequence;
+        self.nodes.insert(node, now);
+        self.nodes.retain(|_, seen| now.since(*seen) <= forget_after);
+        (BeatReply { sequence, time: now }, Echo { beat, sequence, time: now })
+    }
+
+    /// Takes a node off the list of live ones.
+    pub fn leave(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// The live nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.keys().copied()
+    }
+
+    /// The kept messages after `since`, oldest first.
+    pub fn log_after(&self, since: Version) -> impl Iterator<Item = &Bytes> {
+        self.log.iter().filter(move |(version, _)| *version > since).map(|(_, message)| message)
+    }
+
+    fn head_or_begin(&mut self, now: Moment) -> Head {
+        *self.head.get_or_insert_with(|| Head::begin(now))
+    }
+
+    fn live(&self, now: Moment, key: &[u8]) -> Option<&Bytes> {
+        self.entries.get(key).filter(|stored| now < stored.expires_at).map(|stored| &stored.envelope)
+    }
+
+    fn store(&mut self, now: Moment, write: &KeyWrite, version: Version) {
+        let envelope = Envelope::stamped(&write.envelope, Stamp { version, written_at: now });
+        let expires_at = write.keep.map_or(Moment::NEVER, |keep| now + keep);
+        self.entries.insert(write.key.clone(), Stored { envelope, expires_at });
+        if self.entries.len() > self.sweep_at {
+            self.entries.retain(|_, stored| now < stored.expires_at);
+            self.sweep_at = (self.entries.len() * 2).max(SWEEP_AT_LEAST);
+        }
+    }
+}

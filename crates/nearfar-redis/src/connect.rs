@@ -1,0 +1,115 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fred::error::{Error as FredError, ErrorKind};
+use fred::interfaces::ClientLike;
+use fred::types::Version;
+
+use crate::bus::RedisBus;
+use crate::connection::Connection;
+use crate::error::{Cause, ConnectError};
+use crate::link::Link;
+use crate::options::{OnUnreachable, RedisOptions};
+use crate::scripts::probe;
+use crate::server::Server;
+use crate::store::RedisL2;
+use crate::wire::Wire;
+
+/// Connects to a server: a store and a bus, each with a connection of its own.
+///
+/// # Errors
+/// [`ConnectError`], within [`RedisOptions::connect_timeout`]. With [`OnUnreachable::StartDegraded`] only for a URL that
+/// cannot be used.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+///
+/// # Examples
+/// ```
+/// use nearfar_redis::{ConnectError, OnUnreachable, RedisOptions, connect};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let options = RedisOptions {
+///     url: "redis://127.0.0.1:1".into(), // where nobody listens
+///     connect_timeout: Duration::from_secs(5),
+///     command_timeout: Duration::from_millis(500),
+///     log_len: 10_000,
+///     on_unreachable: OnUnreachable::Fail,
+/// };
+/// let error = connect(options).await.unwrap_err();
+/// assert!(matches!(error, ConnectError::Unreachable { .. }));
+/// assert!(error.to_string().contains("127.0.0.1:1"));
+/// # }
+/// ```
+pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
+    let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
+    let (connection, link) = match options.on_unreachable {
+        OnUnreachable::Fail => established(&server, options.connect_timeout).await?,
+        OnUnreachable::StartDegraded => opening(&server),
+    };
+    let store = RedisL2::new(Arc::clone(&server), connection, options.log_len, options.command_timeout);
+    Ok((store, RedisBus::new(server, link)))
+}
+
+fn opening(server: &Arc<Server>) -> (Connection, Link) {
+    let wire = Wire::open(server.command_client());
+    (Connection::opening(wire, &server.once()), Link::open(server))
+}
+
+async fn established(server: &Arc<Server>, limit: Duration) -> Result<(Connection, Link), ConnectError> {
+    // What went wrong last, for when the time is up.
+    let last = Mutex::new(None);
+    let note =
+        |error: &FredError| *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
+    let outcome = tokio::time::timeout(limit, checked(server, note)).await;
+    outcome.unwrap_or_else(|_| {
+        let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Err(ConnectError::Unreachable { server: server.address(), cause })
+    })
+}
+
+async fn checked(
+    server: &Arc<Server>,
+    note: impl Fn(&FredError),
+) -> Result<(Connection, Link), ConnectError> {
+    let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
+    let both = tokio::try_join!(wire.established(&note), link.established(&note));
+    both.map_err(|error| refusal(server, &error))?;
+    check_version(server, wire.client.server_version())?;
+    let probed = probe(&wire.client.with_options(&server.once())).await;
+    probed.map_err(|error| probe_refusal(server, &error))?;
+    Ok((Connection::established(wire, &server.once()), link))
+}
+
+fn refusal(server: &Server, error: &FredError) -> ConnectError {
+    let (server, cause) = (server.address(), Cause::new(error));
+    match error.kind() {
+        ErrorKind::Auth => ConnectError::AuthRefused { server, cause },
+        // Before Redis 6 there was no HELLO.
+        _ if error.details().contains("unknown command") => ConnectError::TooOld { server, version: None },
+        _ => ConnectError::Unreachable { server, cause: Some(cause) },
+    }
+}
+
+/// A server that is still loading its data, say, does not forbid scripts.
+fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
+    let (server, cause) = (server.address(), Cause::new(error));
+    let details = error.details();
+    if details.starts_with("NOPERM") || details.contains("unknown command") {
+        ConnectError::ScriptsRefused { server, cause }
+    } else {
+        ConnectError::Unreachable { server, cause: Some(cause) }
+    }
+}
+
+/// A user without the right to INFO hides the version; then the scripts will tell.
+fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
+    match version {
+        Some(version) if (version.major, version.minor) < (6, 2) => {
+            Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })
+        }
+        _ => Ok(()),
+    }
+}

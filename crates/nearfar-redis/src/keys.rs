@@ -1,0 +1,72 @@
+use bytes::Bytes;
+use fred::types::Key;
+use nearfar_core::{Namespace, NodeId};
+
+/// The names of a partition's keys and channels.
+///
+/// The braces are a hash tag, which keeps a partition in one slot. A namespace has neither brace nor `#`, and the
+/// names of values go on with `:` where the others go on with `#`, so no user key can collide with them.
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(crate) fn of(namespace: &Namespace) -> Self {
+        Self { prefix: format!("{{{namespace}.0}}") }
+    }
+
+    pub(crate) fn value(&self, key: &[u8]) -> Key {
+        let mut name = Vec::with_capacity(self.prefix.len() + 1 + key.len());
+        name.extend_from_slice(self.prefix.as_bytes());
+        name.push(b':');
+        name.extend_from_slice(key);
+        Bytes::from(name).into()
+    }
+
+    pub(crate) fn head(&self) -> Key {
+        self.named("#head").into()
+    }
+
+    pub(crate) fn log(&self) -> Key {
+        self.named("#log").into()
+    }
+
+    pub(crate) fn nodes(&self) -> Key {
+        self.named("#nodes").into()
+    }
+
+    pub(crate) fn bus(&self) -> String {
+        self.named("#bus")
+    }
+
+    pub(crate) fn echo(&self, node: NodeId) -> String {
+        self.named(&format!("#echo:{node}"))
+    }
+
+    fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+/// Where the settings of a namespace stand.
+pub(crate) fn meta(namespace: &Namespace) -> Key {
+    format!("{{{namespace}}}#meta").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_documented() {
+        let namespace = Namespace::new("users").unwrap();
+        let keys = Keys::of(&namespace);
+        assert_eq!(keys.value(b"#head").as_bytes(), b"{users.0}:#head");
+        assert_eq!(keys.head().as_bytes(), b"{users.0}#head");
+        assert_eq!(keys.log().as_bytes(), b"{users.0}#log");
+        assert_eq!(keys.nodes().as_bytes(), b"{users.0}#nodes");
+        assert_eq!(keys.bus(), "{users.0}#bus");
+        assert_eq!(keys.echo(NodeId::new(255)), "{users.0}#echo:00000000000000ff");
+        assert_eq!(meta(&namespace).as_bytes(), b"{users}#meta");
+    }
+}

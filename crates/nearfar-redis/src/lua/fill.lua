@@ -1,0 +1,27 @@
+-- Partition::fill.
+-- KEYS: head, key. ARGV: deadline, base, envelope, keep.
+-- Returns 0 refused, 1 stored, 2 late.
+
+local now = now_micros()
+if now > tonumber(ARGV[1]) then
+  return 2
+end
+
+local base = tonumber(ARGV[2])
+local head = read_head(KEYS[1])
+if not head or base < head.floor or base > head.sequence then
+  return 0
+end
+
+-- Envelope::peek_version: what is not an envelope, or not even a string, counts as nothing. So does what is ahead of
+-- the head: it is of a history that is over.
+local first = redis.pcall('GETRANGE', KEYS[2], 0, 15)
+if type(first) == 'string' and #first == 16 and string.sub(first, 1, 3) == 'NF\1' then
+  local present = struct.unpack('>I8', first, 9)
+  if base < present and present <= head.sequence then
+    return 0
+  end
+end
+
+store(KEYS[2], ARGV[3], ARGV[4], base, now)
+return 1

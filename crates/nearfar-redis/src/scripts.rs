@@ -1,0 +1,53 @@
+use std::sync::OnceLock;
+
+use fred::bytes_utils::Str;
+use fred::clients::{Client, WithOptions};
+use fred::error::Error as FredError;
+use fred::interfaces::LuaInterface;
+use fred::types::{Key, Value};
+
+use crate::error::is_noscript;
+
+pub(crate) static CHANGE: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/change.lua")));
+pub(crate) static FILL: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/fill.lua")));
+pub(crate) static BEAT: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua")));
+pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
+
+/// Whether scripts run here, and may ask for the time.
+pub(crate) async fn probe(client: &WithOptions<Client>) -> Result<Value, FredError> {
+    Box::pin(client.eval("return redis.call('TIME')", Vec::<String>::new(), Vec::<Value>::new())).await
+}
+
+/// A Lua script, called by its hash.
+pub(crate) struct Script {
+    source: &'static str,
+    hash: OnceLock<Str>,
+}
+
+impl Script {
+    const fn new(source: &'static str) -> Self {
+        Self { source, hash: OnceLock::new() }
+    }
+
+    /// Runs it; a server that does not know it is told. That is no second execution: nothing ran the first time.
+    pub(crate) async fn run(
+        &self,
+        client: &WithOptions<Client>,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, FredError> {
+        // Keys and arguments are reference-counted bytes, so keeping them for the second call copies nothing.
+        // fred's futures have some 8 KiB: boxed here, lest every caller carries copies of that.
+        match Box::pin(client.evalsha(self.hash(), keys.clone(), args.clone())).await {
+            Err(error) if is_noscript(&error) => Box::pin(client.eval(self.source, keys, args)).await,
+            answer => answer,
+        }
+    }
+
+    fn hash(&self) -> Str {
+        self.hash.get_or_init(|| fred::util::sha1_hash(self.source).into()).clone()
+    }
+}

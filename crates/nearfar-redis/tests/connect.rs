@@ -1,0 +1,141 @@
+//! Connecting: what is said when it fails, and what happens when it is allowed to.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{
+    NODE, beat, degraded, fill, invalidate, is_echo, key, namespace, next_that, options, set, subscribed,
+};
+use nearfar_core::backend::{Bus, L2, L2Error, Settings};
+use nearfar_redis::{ConnectError, RedisOptions, UrlProblem, connect};
+use nearfar_testkit::{RedisServer, Stopwatch, eventually};
+
+const SECRET: &str = "hunter2";
+
+async fn refusal(options: RedisOptions) -> ConnectError {
+    let error = connect(options).await.expect_err("it cannot be connected to");
+    assert!(!format!("{error} {error:?}").contains(SECRET), "{error}");
+    error
+}
+
+fn with_password(server: &RedisServer) -> String {
+    format!("redis://default:{SECRET}@127.0.0.1:{}", server.port())
+}
+
+#[tokio::test]
+async fn a_refused_port_is_reported_at_once_with_its_name_and_without_the_password() {
+    let mut server = RedisServer::start().await;
+    server.kill().await;
+    let watch = Stopwatch::start();
+    let error = refusal(options(with_password(&server))).await;
+    assert!(watch.elapsed() < Duration::from_secs(2));
+    let text = error.to_string();
+    assert!(text.contains(&format!("127.0.0.1:{}", server.port())) && text.contains("refused"), "{text}");
+    assert!(matches!(error, ConnectError::Unreachable { .. }));
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up_when_the_time_is_over() {
+    let server = RedisServer::start().await;
+    server.pause().await;
+    let watch = Stopwatch::start();
+    let limited =
+        RedisOptions { connect_timeout: Duration::from_millis(700), ..options(with_password(&server)) };
+    let error = refusal(limited).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(watch.elapsed() < Duration::from_secs(3), "{:?}", watch.elapsed());
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_unreachable() {
+    let error = refusal(options(format!("redis://:{SECRET}@no-such-host.invalid"))).await;
+    assert!(error.to_string().contains("no-such-host.invalid:6379"), "{error}");
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_refused_even_when_degraded() {
+    let error = refusal(degraded(format!("rediss://:{SECRET}@localhost"))).await;
+    assert_eq!(error, ConnectError::BadUrl(UrlProblem::Tls));
+    let error = refusal(degraded(format!("redis://:{SECRET}@localhost:port"))).await;
+    assert!(matches!(error, ConnectError::BadUrl(UrlProblem::Malformed(_))), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_reported_as_such() {
+    let server = RedisServer::start().await;
+    server.command(&["ACL", "SETUSER", "app", "on", ">correct", "~*", "&*", "+@all"]).await;
+    let url = |login: &str| format!("redis://{login}127.0.0.1:{}", server.port());
+    let error = refusal(options(url("app:hunter2@"))).await;
+    assert!(matches!(error, ConnectError::AuthRefused { .. }), "{error}");
+    assert!(connect(options(url("app:correct@"))).await.is_ok());
+
+    let locked = RedisServer::start().await;
+    locked.command(&["CONFIG", "SET", "requirepass", "correct"]).await;
+    let error = refusal(options(locked.url())).await;
+    assert!(matches!(error, ConnectError::AuthRefused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_user_without_scripts_is_told_so() {
+    let server = RedisServer::start().await;
+    server.command(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-@scripting"]).await;
+    let error = refusal(options(format!("redis://app:{SECRET}@127.0.0.1:{}", server.port()))).await;
+    assert!(matches!(error, ConnectError::ScriptsRefused { .. }), "{error}");
+}
+
+/// The list in the crate's documentation.
+#[tokio::test]
+async fn the_documented_rights_are_enough() {
+    let server = RedisServer::start().await;
+    let commands = "+hello +ping +client|id +info +eval +evalsha +mget +get +getrange +set +del +persist +xadd \
+                    +zadd +zrem +zremrangebyscore +time +publish +subscribe +unsubscribe";
+    let rights = format!(
+        "ACL SETUSER app on >{SECRET} ~{{users.0}}* ~{{users}}#meta resetchannels &{{users.0}}#* -@all {commands}"
+    );
+    let rights: Vec<&str> = rights.split_whitespace().collect();
+    assert!(server.command(&rights).await.is_ok());
+
+    let url = format!("redis://app:{SECRET}@127.0.0.1:{}", server.port());
+    let (l2, mut bus) = connect(options(url)).await.unwrap();
+    bus.subscribe(&namespace(), NODE);
+    subscribed(&mut bus).await;
+    l2.open(&namespace(), &Settings { partitions: 1, fence_window: common::WINDOW }).await.unwrap();
+    // Ahead of what is to come, so that the log has to be begun anew.
+    server.command(&["XADD", "{users.0}#log", "9007199254740992-0", "m", ""]).await;
+    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    l2.change(&namespace(), invalidate("other")).await.unwrap();
+    l2.fill(&namespace(), fill("k", b"two", version)).await.unwrap();
+    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    next_that(&mut bus, is_echo).await;
+    l2.leave(&namespace(), NODE).await.unwrap();
+    let denied = server.command(&["ACL", "LOG"]).await;
+    assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");
+}
+
+#[tokio::test]
+async fn a_degraded_start_returns_at_once_and_heals() {
+    let mut server = RedisServer::start().await;
+    server.kill().await;
+    let (l2, mut bus) = connect(degraded(server.url())).await.unwrap();
+    bus.subscribe(&namespace(), NODE);
+    assert!(matches!(l2.read(&namespace(), &key("k")).await, Err(L2Error::Unreachable)));
+
+    server.restart_empty().await;
+    subscribed(&mut bus).await;
+    eventually("beats work", async || l2.beat(&namespace(), &beat(1)).await.is_ok()).await;
+    next_that(&mut bus, is_echo).await;
+    assert!(l2.read(&namespace(), &key("k")).await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_that_can_be_printed_has_the_password() {
+    let server = RedisServer::start().await;
+    server.command(&["CONFIG", "SET", "requirepass", SECRET]).await;
+    let options = options(with_password(&server));
+    let printed = format!("{options:?}");
+    let (l2, bus) = connect(options).await.unwrap();
+    assert!(!format!("{printed} {l2:?} {bus:?}").contains(SECRET));
+}

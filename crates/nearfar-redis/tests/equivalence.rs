@@ -1,0 +1,318 @@
+//! The scripts mean what `Partition` means: random operations, applied to both, have the same outcome.
+//!
+//! Only the clocks differ, so versions are compared by what they are to each other: each is replaced by its rank among
+//! all versions that its side has shown so far.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{NODE, beat, key, namespace, options, value};
+use nearfar_core::backend::{L2, L2Error};
+use nearfar_core::{
+    Change, Envelope, Fill, FillOutcome, KeyWrite, Message, Moment, Partition, Snapshot, Version,
+};
+use nearfar_redis::{RedisL2, connect};
+use nearfar_testkit::RedisServer;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseResult, TestRunner};
+
+const KEYS: [&str; 3] = ["", "#head", "k\u{0}\r\n"];
+const HOUR: Duration = Duration::from_secs(3600);
+const PAST: Moment = Moment::from_micros(1);
+
+/// What another program, or another generation of this one, may have left under a key.
+const FOREIGN: [&[u8]; 5] = [
+    b"",
+    b"NF\x01",
+    b"hello from another program, which goes on for a while",
+    b"NF\x09\x01 of another generation, and as long as a header",
+    b"NF\x01\x01\0\0\0\0",
+];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Set { key: usize, payload: Vec<u8>, keep: Option<Duration>, late: bool },
+    SetForeign { key: usize, which: usize },
+    Invalidate { keys: Vec<usize> },
+    Clear,
+    Fill { key: usize, payload: Vec<u8>, base: Base, late: bool },
+    Beat,
+    Read { key: usize },
+    Flush,
+}
+
+/// A base, chosen so that it means the same on both sides.
+#[derive(Clone, Debug)]
+enum Base {
+    Zero,
+    Head,
+    Beyond,
+    /// The n-th of the versions that were ever seen.
+    Seen(prop::sample::Index),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let key = || 0..KEYS.len();
+    let payload = || prop::collection::vec(any::<u8>(), 0..40);
+    let late = || prop::bool::weighted(0.1);
+    let keep = prop::option::of(Just(HOUR));
+    let set = (key(), payload(), keep, late());
+    let fill = (key(), payload(), bases(), late());
+    let op = prop_oneof![
+        6 => set.prop_map(|(key, payload, keep, late)| Op::Set { key, payload, keep, late }),
+        1 => (key(), 0..FOREIGN.len()).prop_map(|(key, which)| Op::SetForeign { key, which }),
+        4 => prop::collection::vec(key(), 1..4).prop_map(|keys| Op::Invalidate { keys }),
+        1 => Just(Op::Clear),
+        8 => fill.prop_map(|(key, payload, base, late)| Op::Fill { key, payload, base, late }),
+        2 => Just(Op::Beat),
+        4 => key().prop_map(|key| Op::Read { key }),
+        1 => Just(Op::Flush),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+fn bases() -> impl Strategy<Value = Base> {
+    prop_oneof![
+        1 => Just(Base::Zero),
+        4 => Just(Base::Head),
+        1 => Just(Base::Beyond),
+        4 => any::<prop::sample::Index>().prop_map(Base::Seen),
+    ]
+}
+
+/// The operations of either side. A change that came too late has no version.
+trait Side {
+    async fn change(&mut self, change: Change) -> Option<Version>;
+    async fn fill(&mut self, fill: Fill) -> FillOutcome;
+    async fn beat(&mut self) -> Version;
+    async fn read(&mut self, key: &Bytes) -> Snapshot;
+    async fn flush(&mut self);
+    async fn log(&mut self) -> Vec<Bytes>;
+}
+
+/// `Partition` on a clock of its own.
+struct Model {
+    partition: Partition,
+    now: Moment,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self { partition: Partition::new(1000), now: Moment::from_micros(1_000) }
+    }
+
+    fn tick(&mut self) -> Moment {
+        self.now = self.now + Duration::from_micros(50);
+        self.now
+    }
+}
+
+impl Side for Model {
+    async fn change(&mut self, change: Change) -> Option<Version> {
+        let now = self.tick();
+        self.partition.change(now, &change).map(|(version, _)| version)
+    }
+
+    async fn fill(&mut self, fill: Fill) -> FillOutcome {
+        let now = self.tick();
+        self.partition.fill(now, &fill)
+    }
+
+    async fn beat(&mut self) -> Version {
+        let now = self.tick();
+        self.partition.beat(now, NODE, beat(1).id, beat(1).forget_after).0.sequence
+    }
+
+    async fn read(&mut self, key: &Bytes) -> Snapshot {
+        self.partition.read(self.now, key)
+    }
+
+    async fn flush(&mut self) {
+        self.partition = Partition::new(1000);
+    }
+
+    async fn log(&mut self) -> Vec<Bytes> {
+        self.partition.log_after(Version::UNKNOWN).cloned().collect()
+    }
+}
+
+struct Real<'a> {
+    server: &'a RedisServer,
+    l2: &'a RedisL2,
+}
+
+impl Side for Real<'_> {
+    async fn change(&mut self, change: Change) -> Option<Version> {
+        match self.l2.change(&namespace(), change).await {
+            Ok(version) => Some(version),
+            Err(L2Error::DeadlinePassed) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn fill(&mut self, fill: Fill) -> FillOutcome {
+        self.l2.fill(&namespace(), fill).await.unwrap()
+    }
+
+    async fn beat(&mut self) -> Version {
+        self.l2.beat(&namespace(), &beat(1)).await.unwrap().sequence
+    }
+
+    async fn read(&mut self, key: &Bytes) -> Snapshot {
+        self.l2.read(&namespace(), key).await.unwrap()
+    }
+
+    async fn flush(&mut self) {
+        assert!(self.server.command(&["FLUSHALL"]).await.is_ok());
+    }
+
+    async fn log(&mut self) -> Vec<Bytes> {
+        let entries = self.server.command(&["XRANGE", "{users.0}#log", "-", "+"]).await;
+        let message = |entry: &nearfar_testkit::Reply| -> Option<Bytes> {
+            let fields = entry.array()?.get(1)?.array()?;
+            fields.get(1)?.bytes().map(Bytes::copy_from_slice)
+        };
+        entries.array().unwrap().iter().map(|entry| message(entry).unwrap()).collect()
+    }
+}
+
+/// What an operation showed, with ranks for versions.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown {
+    Changed(Option<usize>),
+    Filled(FillOutcome),
+    Beaten(usize),
+    Found { head: Option<(usize, usize)>, entry: Option<(Option<usize>, Bytes)> },
+    Flushed,
+}
+
+/// One side under observation.
+struct Observed<S> {
+    side: S,
+    versions: BTreeSet<Version>,
+}
+
+impl<S: Side> Observed<S> {
+    fn new(side: S) -> Self {
+        Self { side, versions: BTreeSet::new() }
+    }
+
+    fn rank(&mut self, version: Version) -> usize {
+        self.versions.insert(version);
+        self.versions.range(..version).count()
+    }
+
+    async fn apply(&mut self, op: &Op) -> Shown {
+        match op {
+            Op::Set { key: at, payload, keep, late } => {
+                let write = KeyWrite { key: key(KEYS[*at]), envelope: value(payload), keep: *keep };
+                self.change(Change::set(NODE, write).by(deadline(*late))).await
+            }
+            Op::SetForeign { key: at, which } => {
+                let envelope = Bytes::from_static(FOREIGN[*which]);
+                self.change(Change::set(NODE, KeyWrite { key: key(KEYS[*at]), envelope, keep: None })).await
+            }
+            Op::Invalidate { keys } => {
+                let keys = keys.iter().map(|&at| key(KEYS[at])).collect();
+                self.change(Change::invalidate(NODE, keys, HOUR)).await
+            }
+            Op::Clear => self.change(Change::clear(NODE)).await,
+            Op::Fill { key: at, payload, base, late } => {
+                let write = KeyWrite { key: key(KEYS[*at]), envelope: value(payload), keep: Some(HOUR) };
+                let base = self.base(base).await;
+                Shown::Filled(self.side.fill(Fill { write, base, deadline: deadline(*late) }).await)
+            }
+            Op::Beat => {
+                let sequence = self.side.beat().await;
+                Shown::Beaten(self.rank(sequence))
+            }
+            Op::Read { key: at } => self.read(KEYS[*at]).await,
+            Op::Flush => {
+                self.side.flush().await;
+                Shown::Flushed
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Change) -> Shown {
+        let version = self.side.change(change).await;
+        Shown::Changed(version.map(|version| self.rank(version)))
+    }
+
+    async fn base(&mut self, base: &Base) -> Version {
+        match base {
+            Base::Zero => Version::UNKNOWN,
+            Base::Beyond => Version::new(u64::MAX),
+            Base::Head => self.side.read(&key("")).await.head.map_or(Version::UNKNOWN, |head| head.sequence),
+            Base::Seen(_) if self.versions.is_empty() => Version::UNKNOWN,
+            Base::Seen(index) => *self.versions.iter().nth(index.index(self.versions.len())).unwrap(),
+        }
+    }
+
+    async fn read(&mut self, name: &'static str) -> Shown {
+        let Snapshot { envelope, head } = self.side.read(&key(name)).await;
+        let head = head.map(|head| (self.rank(head.sequence), self.rank(head.floor)));
+        let entry = envelope.map(|bytes| {
+            let version = Envelope::peek_version(&bytes).filter(|version| *version != Version::UNKNOWN);
+            (version.map(|version| self.rank(version)), without(Envelope::STAMP_AT, &bytes))
+        });
+        Shown::Found { head, entry }
+    }
+
+    /// The log, as ranks of each message's sequence and previous and its bytes apart from those.
+    async fn log(&mut self) -> Vec<(usize, usize, Bytes)> {
+        let mut shown = Vec::new();
+        for frame in self.side.log().await {
+            let message = Message::decode(&frame).expect("a message of the log is readable");
+            let ranks = (self.rank(message.previous), self.rank(message.sequence));
+            shown.push((ranks.0, ranks.1, without(Message::STAMP_AT, &frame)));
+        }
+        shown
+    }
+}
+
+fn deadline(late: bool) -> Moment {
+    if late { PAST } else { Moment::NEVER }
+}
+
+fn without(stamp: std::ops::Range<usize>, bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    if let Some(place) = bytes.get_mut(stamp) {
+        place.fill(0);
+    }
+    bytes.into()
+}
+
+async fn both_sides_agree(server: &RedisServer, l2: &RedisL2, ops: &[Op]) -> TestCaseResult {
+    server.command(&["FLUSHALL"]).await;
+    let (mut model, mut real) = (Observed::new(Model::new()), Observed::new(Real { server, l2 }));
+    for op in ops {
+        let (meant, done) = (model.apply(op).await, real.apply(op).await);
+        prop_assert_eq!(meant, done, "{:?}", op);
+    }
+    for name in KEYS {
+        prop_assert_eq!(model.read(name).await, real.read(name).await, "at the end, under {:?}", name);
+    }
+    prop_assert_eq!(model.log().await, real.log().await);
+    Ok(())
+}
+
+#[test]
+fn random_operations_have_the_same_outcome_as_on_a_partition() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (server, (l2, _bus)) = runtime.block_on(async {
+        let server = RedisServer::start().await;
+        let connected = connect(options(server.url())).await.unwrap();
+        (server, connected)
+    });
+    let mut runner = TestRunner::new(Config { cases: 100, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&ops(), |ops| runtime.block_on(both_sides_agree(&server, &l2, &ops)));
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,72 @@
+//! The one place of the testkit that asks what time it is, or waits for it.
+
+use std::time::{Duration, Instant};
+
+/// How long [`eventually`] waits: long enough for a loaded machine, short enough to read the failure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often to look whether a condition holds.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Counts microseconds from one moment, for the stamps of a [`History`](crate::History).
+///
+/// `Copy`, so that all tasks of a test stamp from the same zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    zero: Instant,
+}
+
+impl Stopwatch {
+    /// Starts at zero.
+    #[expect(clippy::disallowed_methods, reason = "the clock of tests is read here")]
+    pub fn start() -> Self {
+        Self { zero: Instant::now() }
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.zero.elapsed()
+    }
+
+    /// Microseconds since the start.
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+///
+/// After 20 seconds, naming `what` was waited for.
+///
+/// # Examples
+///
+/// ```
+/// # use nearfar_testkit::{RedisServer, eventually};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let server = RedisServer::start().await;
+/// server.command(&["SET", "key", "value", "PX", "20"]).await;
+/// eventually("the key expires", async || {
+///     server.command(&["EXISTS", "key"]).await.int() == Some(0)
+/// })
+/// .await;
+/// # }
+/// ```
+// Not `AsyncFnMut`: its futures are not known to be `Send`, so no spawned task could wait.
+pub async fn eventually<C: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> C) {
+    let waited = Stopwatch::start();
+    while !condition().await {
+        assert!(waited.elapsed() < PATIENCE, "{PATIENCE:?} passed and still not: {what}");
+        let_pass(LOOK_EVERY).await;
+    }
+}
+
+/// Lets real time pass, where the duration is itself what the test is about ("paused for 3 s").
+///
+/// To wait for an effect, use [`eventually`].
+#[expect(clippy::disallowed_methods, reason = "the one sleep of the testkit")]
+pub async fn let_pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

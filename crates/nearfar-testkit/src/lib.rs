@@ -1,0 +1,54 @@
+//! What nearfar's tests stand on: real servers, a network that misbehaves on request, and a judge.
+//!
+//! ```text
+//!   test ──▶ FaultProxy ──▶ RedisServer        History ──▶ Report
+//!            hold, delay,   kill, pause,       reads and   worst staleness,
+//!            cut, refuse    restart            writes      violations of a bound
+//! ```
+//!
+//! * [`RedisServer`] is a `redis-server` or `valkey-server` process of the test's own.
+//! * [`FaultProxy`] stands in front of it and stops, delays or cuts what passes.
+//! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
+//! * [`eventually`] waits for a condition, [`Stopwatch`] stamps histories, [`let_pass`] lets real
+//!   time pass: the only doors through which time enters a test.
+//!
+//! # Example
+//!
+//! ```
+//! use nearfar_testkit::{Direction, FaultProxy, Flow, RedisServer};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let server = RedisServer::start().await;
+//! let proxy = FaultProxy::start(server.port()).await;
+//! // A node under test connects to `proxy.url()` ...
+//!
+//! // ... and from here on hears nothing, while the server still hears it:
+//! proxy.set(Direction::ToClient, Flow::Hold);
+//!
+//! assert!(server.command(&["SET", "key", "new"]).await.is_ok());
+//! # }
+//! ```
+//!
+//! # Not for paused time
+//!
+//! Servers and sockets live in real time. On a runtime with `start_paused = true`, timeouts fire while
+//! a reply is still on its way.
+
+mod clock;
+#[cfg(feature = "docker")]
+mod docker;
+mod engine;
+mod history;
+mod local;
+mod ports;
+mod process;
+mod proxy;
+mod resp;
+mod server;
+
+pub use clock::{Stopwatch, eventually, let_pass};
+pub use history::{History, Read, Report, StaleRead, Write};
+pub use proxy::{Cut, Direction, FaultProxy, Flow};
+pub use resp::{Reply, RespClient};
+pub use server::{RedisServer, RedisServerBuilder};

@@ -1,0 +1,110 @@
+//! A child process that does not outlive its test.
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
+/// A running server process. Dropping it kills it. Its directory outlives it, for a restart, unless this
+/// process dies too.
+#[derive(Debug)]
+pub(crate) struct ServerProcess {
+    child: Child,
+    guardian: Guardian,
+}
+
+impl ServerProcess {
+    pub(crate) fn spawn(command: &mut Command, dir: &Path) -> io::Result<Self> {
+        let mut child = in_own_group(command).stdin(Stdio::null()).spawn()?;
+        match Guardian::watch(child.id(), dir) {
+            Ok(guardian) => Ok(Self { child, guardian }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the process ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours to wait for")
+    }
+
+    /// Stops the process in its tracks, and returns when it has stopped.
+    pub(crate) fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)?;
+        // NOWAIT leaves an exit, if that is what happened instead, for `Child` to collect.
+        let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&self.child)), events)?;
+        Ok(())
+    }
+
+    pub(crate) fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        // SIGKILL also ends a paused process. The guardian retires before `wait` gives the id back to
+        // the system: it must never kill a stranger that was given the same one. Errors mean that the
+        // process has ended already, and a panic here would hide the one of the test.
+        let _ = self.child.kill();
+        self.guardian.retire();
+        let _ = self.child.wait();
+    }
+}
+
+/// Kills a process, and removes its directory, when this one dies without running destructors: by a signal, or by leaving a
+/// server in a `static`.
+///
+/// A shell waits on a pipe whose other end only this process holds. A line means "retire"; the end of
+/// the file means that this process is gone.
+#[derive(Debug)]
+struct Guardian {
+    shell: Child,
+}
+
+impl Guardian {
+    fn watch(id: u32, dir: &Path) -> io::Result<Self> {
+        let script = r#"read -r line || { kill -9 "$1"; rm -rf "$2"; }"#;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script, "nearfar-guardian"]);
+        command.arg(id.to_string()).arg(dir);
+        let shell = in_own_group(&mut command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { shell })
+    }
+
+    fn retire(&mut self) {
+        if let Some(mut pipe) = self.shell.stdin.take() {
+            let _ = pipe.write_all(b"retire\n");
+        }
+        let _ = self.shell.wait();
+    }
+}
+
+/// Ctrl-C in a terminal goes to the whole foreground group. It must reach the test only: a guardian
+/// that died of it would leave a paused server behind.
+fn in_own_group(command: &mut Command) -> &mut Command {
+    command.process_group(0)
+}

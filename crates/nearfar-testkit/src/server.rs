@@ -1,0 +1,233 @@
+//! The handle of a server.
+
+use std::io;
+
+use crate::engine::{self, Engine, LaunchError};
+use crate::ports::Reservation;
+use crate::resp::{Reply, RespClient};
+
+/// A port can be lost to a program that is not of the testkit, between the look and the start.
+const ATTEMPTS: usize = 5;
+
+/// A `redis-server` or `valkey-server` of the test's own, on a free loopback port.
+///
+/// The server is the file that the environment variable `NEARFAR_SERVER` names, else `redis-server`
+/// or `valkey-server` from the `PATH`, else the one that `scripts/test` unpacks.
+///
+/// Unless built otherwise it persists nothing. Any number may run in parallel.
+///
+/// # Leaves nothing behind
+///
+/// Dropping the handle kills the process, running or paused, and removes its directory; a test that
+/// panics drops it. When the test process itself dies, by a signal or with the handle in a `static`,
+/// a guardian process does the same.
+///
+/// # Panics
+///
+/// A test has no use for a server that does not obey: all methods but
+/// [`try_command`](Self::try_command) panic when they cannot do their work.
+#[derive(Debug)]
+pub struct RedisServer {
+    engine: Box<dyn Engine>,
+    persistent: bool,
+    // After `engine`: the port is free again once the server is gone.
+    port: Reservation,
+}
+
+impl RedisServer {
+    /// Starts a server that persists nothing, and returns when it accepts commands.
+    ///
+    /// # Panics
+    ///
+    /// If there is no server binary, saying what to do about it; or if it does not come up, with its
+    /// log.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Starts a server with settings of its own.
+    pub fn builder() -> RedisServerBuilder {
+        RedisServerBuilder::default()
+    }
+
+    /// `redis://127.0.0.1:PORT`. The same through every restart.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port())
+    }
+
+    /// The port. The same through every restart, and nobody else's while the server is down.
+    pub fn port(&self) -> u16 {
+        self.port.port()
+    }
+
+    /// The process id. Another one after a restart; in a container there is none.
+    ///
+    /// # Panics
+    ///
+    /// If the server is down or in a container.
+    pub fn pid(&self) -> u32 {
+        self.engine.pid()
+    }
+
+    /// All that the server has logged since it was first started.
+    pub async fn log(&self) -> String {
+        self.engine.log().await
+    }
+
+    /// Sends a command on a connection of its own. An error reply is a reply.
+    ///
+    /// # Panics
+    ///
+    /// If no reply comes: the server is down, or has been paused for 5 seconds.
+    pub async fn command<A: AsRef<[u8]>>(&self, args: &[A]) -> Reply {
+        match self.try_command(args).await {
+            Ok(reply) => reply,
+            Err(error) => panic!("no reply from {}: {error}", self.url()),
+        }
+    }
+
+    /// Sends a command on a connection of its own, to a server that may be down.
+    ///
+    /// # Errors
+    ///
+    /// If no reply comes within 5 seconds.
+    pub async fn try_command<A: AsRef<[u8]>>(&self, args: &[A]) -> io::Result<Reply> {
+        self.connect().await?.command(args).await
+    }
+
+    /// Opens a connection, for commands that belong together, such as `SUBSCRIBE`.
+    ///
+    /// # Errors
+    ///
+    /// If nothing accepts the connection within 5 seconds.
+    pub async fn connect(&self) -> io::Result<RespClient> {
+        RespClient::connect(self.port()).await
+    }
+
+    /// Kills the server without a warning (SIGKILL). Does nothing if it is down.
+    pub async fn kill(&mut self) {
+        self.engine.kill().await;
+    }
+
+    /// Asks the server to end (SIGTERM), and waits for it. Does nothing if it is down.
+    pub async fn stop(&mut self) {
+        self.engine.stop().await;
+    }
+
+    /// Freezes the server (SIGSTOP): its connections stay open and nothing is answered. It has stopped
+    /// when this returns.
+    ///
+    /// # Panics
+    ///
+    /// If the server is down.
+    pub async fn pause(&self) {
+        self.engine.pause().await;
+    }
+
+    /// Lets a paused server go on (SIGCONT).
+    ///
+    /// # Panics
+    ///
+    /// If the server is down.
+    pub async fn resume(&self) {
+        self.engine.resume().await;
+    }
+
+    /// Starts the server again with its data, after [`kill`](Self::kill) (a crash),
+    /// [`stop`](Self::stop), or neither (then it stops the server first).
+    ///
+    /// # Panics
+    ///
+    /// If the server is not [`persistent`](RedisServerBuilder::persistent), or does not come up.
+    pub async fn restart(&mut self) {
+        assert!(
+            self.persistent,
+            "restart() keeps data: build the server with persistent(), or use restart_empty()"
+        );
+        self.stop().await;
+        self.launch_or_panic().await;
+    }
+
+    /// Starts the server again without data, killing it first if it runs.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not come up.
+    pub async fn restart_empty(&mut self) {
+        self.engine.wipe().await;
+        self.launch_or_panic().await;
+    }
+
+    async fn launch_or_panic(&mut self) {
+        if let Err(error) = self.engine.launch().await {
+            self.give_up(error).await;
+        }
+    }
+
+    async fn give_up(&self, error: LaunchError) -> ! {
+        panic!("the server did not come up: {error}\n{}", self.log().await);
+    }
+}
+
+/// Settings of a [`RedisServer`].
+#[derive(Debug, Default)]
+pub struct RedisServerBuilder {
+    args: Vec<String>,
+    persistent: bool,
+}
+
+impl RedisServerBuilder {
+    /// Sets a directive of the server's configuration, such as `("maxmemory", "10mb")` or
+    /// `("client-output-buffer-limit", "pubsub 1mb 0 0")`.
+    ///
+    /// Not for `requirepass`: the handle itself does not authenticate. Use `ACL SETUSER`.
+    pub fn arg(mut self, directive: &str, value: &str) -> Self {
+        self.args.push(format!("--{directive}"));
+        if value.is_empty() {
+            self.args.push(String::new());
+        }
+        self.args.extend(value.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// Every acknowledged write survives [`kill`](RedisServer::kill) and
+    /// [`restart`](RedisServer::restart): append-only file, synced on every write. Defaults to no
+    /// persistence.
+    pub fn persistent(mut self) -> Self {
+        self.persistent = true;
+        self
+    }
+
+    /// Starts the server, and returns when it accepts commands.
+    ///
+    /// # Panics
+    ///
+    /// If there is no server binary, saying what to do about it; or if it does not come up, with its
+    /// log.
+    pub async fn start(self) -> RedisServer {
+        let mut server = self.attempt();
+        for _ in 1..ATTEMPTS {
+            match server.engine.launch().await {
+                Ok(()) => return server,
+                // Not tried again on the same port, which may be what was wrong.
+                Err(LaunchError::Exited(_) | LaunchError::Foreign) => server = self.attempt(),
+                Err(error) => server.give_up(error).await,
+            }
+        }
+        server.launch_or_panic().await;
+        server
+    }
+
+    fn attempt(&self) -> RedisServer {
+        let port = Reservation::take();
+        let engine = engine::find(self.all_args(), port.port());
+        RedisServer { engine, persistent: self.persistent, port }
+    }
+
+    /// The caller's directives stand last, so that they win.
+    fn all_args(&self) -> Vec<String> {
+        let appendonly = if self.persistent { "yes" } else { "no" };
+        let own = Self::default().arg("save", "").arg("appendonly", appendonly).arg("appendfsync", "always");
+        [own.args, self.args.clone()].concat()
+    }
+}

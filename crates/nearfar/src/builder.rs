@@ -1,0 +1,165 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearfar_core::{Disconnected, Namespace};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cache::Cache;
+use crate::codec::{Codec, MessagePack};
+use crate::engine::Engine;
+use crate::error::{ConfigProblem, Error};
+use crate::key::CacheKey;
+use crate::node::Node;
+use crate::options::Options;
+
+/// Settings of a [`Cache`]; made by [`Nearfar::cache`](crate::Nearfar::cache).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, Nearfar};
+/// use std::time::Duration;
+///
+/// let nearfar = Nearfar::in_process();
+/// let sessions: Cache<String, Vec<u8>> = nearfar
+///     .cache("sessions")
+///     .ttl(Duration::from_secs(1800))
+///     .jitter(0.1)
+///     .l1_max_entries(50_000)
+///     .max_staleness(Duration::from_millis(500))
+///     .build()
+///     .await?;
+/// assert!(sessions.get("nobody").await?.is_none());
+///
+/// let zero = nearfar.cache::<u64, u64>("zero").ttl(Duration::ZERO).build().await;
+/// assert_eq!(zero.unwrap_err().to_string(), "`ttl` must not be zero");
+/// # Ok(())
+/// # }
+/// ```
+pub struct CacheBuilder<K, V> {
+    node: Arc<Node>,
+    namespace: String,
+    options: Options,
+    codec: Box<dyn Codec<V>>,
+    key: std::marker::PhantomData<fn() -> K>,
+}
+
+impl<K, V> CacheBuilder<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(node: Arc<Node>, namespace: &str) -> Self
+    where
+        V: Serialize + DeserializeOwned,
+    {
+        Self {
+            node,
+            namespace: namespace.to_owned(),
+            options: Options::default(),
+            codec: Box::new(MessagePack),
+            key: std::marker::PhantomData,
+        }
+    }
+
+    /// How long a value lives in both tiers after it was written or loaded, by L2's clock. `Duration::MAX` is for
+    /// ever. Defaults to 5 minutes: what writers that bypass nearfar do to the database is then seen after that.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = ttl;
+        self
+    }
+
+    /// Shortens each value's ttl by a random share of up to this fraction, so that values written together do not
+    /// expire together. Defaults to 0.
+    pub fn jitter(mut self, fraction: f64) -> Self {
+        self.options.jitter = fraction;
+        self
+    }
+
+    /// How long a value may be served from L1 before it is read from L2 again. It never outlives its ttl. Defaults
+    /// to no limit of its own: invalidations keep L1 right.
+    pub fn l1_ttl(mut self, ttl: Duration) -> Self {
+        self.options.l1_ttl = ttl;
+        self
+    }
+
+    /// How many entries L1 holds. Defaults to 10,000: about 10 MB of values of 1 KiB.
+    pub fn l1_max_entries(mut self, entries: u64) -> Self {
+        self.options.l1_max_entries = entries;
+        self
+    }
+
+    /// How many bytes of encoded values L1 holds, besides [`l1_max_entries`](Self::l1_max_entries). Values in memory
+    /// are as large as their type makes them; the encoded length is the measure that needs no help. Defaults to no
+    /// limit in bytes.
+    pub fn l1_max_bytes(mut self, bytes: u64) -> Self {
+        self.options.l1_max_bytes = Some(bytes);
+        self
+    }
+
+    /// The bound: how long after it was overwritten a value may still be served from L1, whatever happens to the
+    /// link. A node proves about five times in that span that it hears of invalidations, at least once a second;
+    /// without proof it reads from L2. Defaults to 5 s: failing over takes about that long, and one small command
+    /// per second and node is no load. At least 20 ms.
+    pub fn max_staleness(mut self, bound: Duration) -> Self {
+        self.options.max_staleness = bound;
+        self
+    }
+
+    /// What to do with L1 when there is no such proof. Defaults to [`Disconnected::Bypass`], which keeps the bound.
+    pub fn disconnected(mut self, policy: Disconnected) -> Self {
+        self.options.disconnected = policy;
+        self
+    }
+
+    /// How long tombstones and short-lived values stay in L2 to fence off loads that began before them. A load that
+    /// takes longer is returned to its caller and stored nowhere. All nodes must agree. Defaults to 60 s: longer
+    /// than loads take, and a tombstone is some 100 bytes.
+    pub fn fence_window(mut self, window: Duration) -> Self {
+        self.options.fence_window = window;
+        self
+    }
+
+    /// A number for the value's type. Entries with another number are misses: change it when a change of the type
+    /// could be misread rather than fail to decode. Defaults to 0.
+    pub fn schema(mut self, number: u32) -> Self {
+        self.options.schema = number;
+        self
+    }
+
+    /// How values become bytes. Defaults to [`MessagePack`].
+    pub fn codec(mut self, codec: impl Codec<V>) -> Self {
+        self.codec = Box::new(codec);
+        self
+    }
+
+    /// Builds the cache: checks the settings against each other and against those recorded in L2, subscribes, and
+    /// waits until the subscription is proved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong or contradicting setting, or a namespace that this
+    /// `Nearfar` has a cache of; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if L2 cannot be reached or
+    /// the subscription cannot be proved in time, unless the `Nearfar` may start degraded.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes everything back.
+    pub async fn build(self) -> Result<Cache<K, V>, Error> {
+        let namespace = Namespace::new(&self.namespace)
+            .map_err(|problem| Error::config(ConfigProblem::Namespace(problem)))?;
+        self.options.check()?;
+        let claim = self.node.claim_name(&namespace)?;
+        let engine = Engine::start(claim, self.options, self.codec).await?;
+        Ok(Cache::new(engine))
+    }
+}
+
+impl<K, V> fmt::Debug for CacheBuilder<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("namespace", &self.namespace)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,300 @@
+use std::borrow::Borrow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use nearfar_core::Version;
+
+use crate::engine::{Engine, Found};
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::key::{self, CacheKey};
+use crate::stats::Stats;
+
+/// A typed cache in one namespace: L1 in this process, L2 shared by all nodes.
+///
+/// Cheap to clone; clones are the same cache. Keys are looked up by any borrowed form, as in a `HashMap`: a
+/// `Cache<String, _>` by `&str`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, Nearfar, Tier};
+///
+/// let users: Cache<u64, String> = Nearfar::in_process().cache("users").build().await?;
+/// let load = |id: u64| async move { Ok::<_, std::io::Error>(format!("user {id}")) };
+///
+/// let user = users.get_or_load(&42, load).await?;
+/// assert_eq!((user.as_str(), user.tier()), ("user 42", Tier::Loader));
+/// assert_eq!(users.get_or_load(&42, load).await?.tier(), Tier::L1);
+///
+/// users.invalidate(&42).await?; // after the database has changed
+/// assert!(users.get(&42).await?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Cache<K, V> {
+    engine: Arc<Engine<K, V>>,
+}
+
+impl<K, V> Cache<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(engine: Arc<Engine<K, V>>) -> Self {
+        Self { engine }
+    }
+
+    /// The value of a key from L1, else from L2. A value found in L2 is taken into L1.
+    ///
+    /// # Consistency
+    /// A value out of L1 was overwritten at most `max_staleness` ago. A value out of L2 was the truth while it was
+    /// read.
+    ///
+    /// # Errors
+    /// If L1 has nothing to serve and L2 fails. An entry that cannot be read is not an error but `None`.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing but the read is lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// assert!(names.get("Ada").await?.is_none());
+    /// names.set("Ada", 36).await?;
+    /// assert_eq!(names.get("Ada").await?.as_deref(), Some(&36));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get<Q>(&self, key: &Q) -> Result<Option<Entry<V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(entry) = self.engine.l1_hit(key) {
+            return Ok(Some(entry));
+        }
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        match self.engine.read_l2(&key, &encoded).await? {
+            Found::Entry(entry) => Ok(Some(entry)),
+            Found::Nothing(_) => Ok(None),
+        }
+    }
+
+    /// The value of a key from L1, else from L2, else from the loader, whose value goes to both.
+    ///
+    /// However many callers want a key at once, one of them loads it per node; all get its value or its error.
+    ///
+    /// # Consistency
+    /// As [`get`](Self::get). A loader that read the database before an [`invalidate`](Self::invalidate) does not put
+    /// the old value back: if the key was changed since the load began, the value is returned to its callers and
+    /// stored nowhere, likewise if the load took longer than the fence window. A caller that comes after an
+    /// invalidation loads for itself. For this to hold, change the database first and invalidate after.
+    ///
+    /// # Errors
+    /// The loader's own, which [`Error::downcast_ref`] gives back; nothing is cached then. A loader's panic is an
+    /// error of kind [`LoaderPanicked`](crate::ErrorKind::LoaderPanicked). That L2 fails is none: the loader is asked.
+    ///
+    /// # Cancel safety
+    /// Safe: the load goes on while another caller waits for it, and is dropped when nobody does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let pages: nearfar::Cache<String, usize> = nearfar::Nearfar::in_process().cache("pages").build().await?;
+    /// let length = pages.get_or_load("/home", |path| async move { Ok::<_, std::io::Error>(path.len()) }).await?;
+    /// assert_eq!(*length, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load<Q, F, Fut, E>(&self, key: &Q, loader: F) -> Result<Entry<V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        if let Some(entry) = self.engine.l1_hit(key) {
+            return Ok(entry);
+        }
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        self.engine.read_or_load(key, encoded, loader).await
+    }
+
+    /// Makes a value the truth, on every node. Returns its version.
+    ///
+    /// # Consistency
+    /// When this returns, this node and every read of L2 see the value or a newer one; other nodes stop serving the
+    /// old one from L1 when the message arrives, at the latest after `max_staleness`.
+    ///
+    /// # Errors
+    /// If the change did not reach L2, or nobody knows ([`Error::outcome_is_unknown`]). This node's own copy is
+    /// dropped in any case.
+    ///
+    /// # Cancel safety
+    /// Not safe: the change may or may not take place.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// let first = names.set("Ada", 36).await?;
+    /// let second = names.set("Ada", 37).await?;
+    /// assert!(second > first);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn set<Q>(&self, key: &Q, value: V) -> Result<Version, Error>
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        self.engine.set(key, encoded, value).await
+    }
+
+    /// Declares whatever is cached of a key wrong, on every node. Call it after the database has changed.
+    ///
+    /// # Consistency, errors, cancel safety
+    /// As [`set`](Self::set). It never returns `Ok` for an invalidation that L2 has not acknowledged.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// names.set("Ada", 36).await?;
+    /// names.invalidate("Ada").await?;
+    /// assert!(names.get("Ada").await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn invalidate<Q>(&self, key: &Q) -> Result<Version, Error>
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        self.engine.invalidate(key, encoded).await
+    }
+
+    /// Declares everything in the namespace wrong, on every node, in one step however many entries there are. Redis
+    /// gives their memory back as they expire.
+    ///
+    /// # Consistency, errors, cancel safety
+    /// As [`set`](Self::set), for every key.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// names.set("Ada", 36).await?;
+    /// names.clear().await?;
+    /// assert!(!names.contains("Ada").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn clear(&self) -> Result<Version, Error> {
+        self.engine.clear().await
+    }
+
+    /// Whether [`get`](Self::get) would find a value in L1, or an entry in L2 that has not expired. L1 is not filled.
+    /// An entry in L2 is not decoded, so a value that cannot be counts here.
+    ///
+    /// # Errors
+    /// If L1 has nothing to serve and L2 fails.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// names.set("Ada", 36).await?;
+    /// assert!(names.contains("Ada").await?);
+    /// assert!(!names.contains("Bob").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn contains<Q>(&self, key: &Q) -> Result<bool, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if self.engine.peek(key).is_some() {
+            return Ok(true);
+        }
+        let encoded = key::encode(&key.to_owned())?;
+        self.engine.l2_contains(&encoded).await
+    }
+
+    /// The value of a key from L1 alone, at once, and not counted in [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// names.set("Ada", 36).await?;
+    /// assert_eq!(names.peek("Ada").as_deref(), Some(&36));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.engine.peek(key)
+    }
+
+    /// What this cache has done on this node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// names.get("Ada").await?;
+    /// assert_eq!(names.stats().misses, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// The name of its keyspace.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// assert_eq!(names.namespace(), "names");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn namespace(&self) -> &str {
+        self.engine.namespace().as_str()
+    }
+}
+
+impl<K, V> Clone for Cache<K, V> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<K, V> fmt::Debug for Cache<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("namespace", &self.namespace()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! What a cache does: reading through the tiers.
+//!
+//! Loads are in `load`, changes of truth in `change`.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar_core::backend::L2Error;
+use nearfar_core::{Envelope, Follower, FollowerOptions, Head, Kind, Moment, Namespace, Snapshot};
+
+use crate::codec::Codec;
+use crate::entry::{Entry, Slot, Tier};
+use crate::error::{ConfigProblem, Error, Operation};
+use crate::holdings::Holdings;
+use crate::key::CacheKey;
+use crate::node::{NameClaim, Node};
+use crate::options::Options;
+use crate::stats::Stats;
+
+/// One cache on one node.
+pub(crate) struct Engine<K, V> {
+    claim: NameClaim,
+    pub(crate) options: Options,
+    pub(crate) codec: Box<dyn Codec<V>>,
+    pub(crate) held: Arc<Holdings<K, V>>,
+}
+
+/// What reading L2 found.
+pub(crate) enum Found<V> {
+    Entry(Entry<V>),
+    /// Nothing that may be served, when the partition stood there.
+    Nothing(Option<Head>),
+}
+
+/// An envelope that may be served now.
+struct Live {
+    envelope: Envelope,
+    age: Duration,
+    /// What is left of its lifetime.
+    left: Option<Duration>,
+}
+
+impl<K, V> Engine<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    pub(crate) async fn start(
+        claim: NameClaim,
+        options: Options,
+        codec: Box<dyn Codec<V>>,
+    ) -> Result<Arc<Self>, Error> {
+        let held = Arc::new(Holdings::new(&options));
+        let engine = Arc::new(Self { claim, options, codec, held });
+        let reachable = engine.agree_on_settings().await?;
+        engine.follow(reachable).await?;
+        Ok(engine)
+    }
+
+    /// Whether L2 could be asked; `false` only if the node may start without it.
+    async fn agree_on_settings(&self) -> Result<bool, Error> {
+        let ours = self.options.settings();
+        match self.node().l2()?.open(self.namespace(), &ours).await {
+            Ok(theirs) if theirs == ours => Ok(true),
+            Ok(theirs) => {
+                let namespace = self.namespace().to_string();
+                Err(Error::config(ConfigProblem::Disagrees { namespace, ours, theirs }))
+            }
+            Err(_) if self.node().start_degraded => Ok(false),
+            Err(cause) => Err(Error::l2(Operation::Open, cause)),
+        }
+    }
+
+    /// Subscribes, and waits for the proof of it if L2 is there to give one.
+    async fn follow(&self, reachable: bool) -> Result<(), Error> {
+        let options = FollowerOptions { max_staleness: self.options.max_staleness };
+        let follower = Follower::new(options, Arc::clone(&self.held.gate));
+        let proved = self.node().attach(self.namespace().clone(), follower, Arc::clone(&self.held) as _);
+        if !reachable {
+            return Ok(());
+        }
+        let patience = self.node().timeouts.connect;
+        match tokio::time::timeout(patience, proved).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::closed()),
+            Err(_) if self.node().start_degraded => Ok(()),
+            Err(_) => Err(Error::subscription_unproven(patience)),
+        }
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.claim.node
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.claim.namespace
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.node().clock.now()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.held.counters.snapshot(self.held.l1.len(), self.held.gate.trusts(self.now()))
+    }
+
+    /// The value in L1, if it may be served.
+    #[inline]
+    pub(crate) fn peek<Q>(&self, key: &Q) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let clock = self.node().clock;
+        let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
+        Some(Entry::new(slot, Tier::L1, read_at))
+    }
+
+    /// The value in L1, counted as a hit.
+    #[inline]
+    pub(crate) fn l1_hit<Q>(&self, key: &Q) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let entry = self.peek(key)?;
+        self.held.counters.l1_hits.add(1);
+        Some(entry)
+    }
+
+    /// Reads L2 and takes what it finds into L1.
+    pub(crate) async fn read_l2(&self, key: &K, encoded: &Bytes) -> Result<Found<V>, Error> {
+        // The ticket comes first: an invalidation from here on is one that the read may have missed (race R1).
+        let ticket = self.held.gate.ticket(encoded);
+        let snapshot = self.snapshot(encoded).await?;
+        let Some(slot) = self.open(&snapshot, ticket.generation()) else {
+            self.held.counters.misses.add(1);
+            return Ok(Found::Nothing(snapshot.head));
+        };
+        self.held.counters.l2_hits.add(1);
+        let slot = Arc::new(slot);
+        let entry = Entry::new(Arc::clone(&slot), Tier::L2, slot.taken_at);
+        self.held.l1.admit(key.clone(), ticket, slot);
+        Ok(Found::Entry(entry))
+    }
+
+    /// Whether L2 holds something for the key that may be served.
+    pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
+        let snapshot = self.snapshot(encoded).await?;
+        Ok(self.live(&snapshot, self.now()).is_some())
+    }
+
+    async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {
+        let read = self.node().l2()?.read(self.namespace(), encoded).await;
+        read.map_err(|cause: L2Error| {
+            self.held.counters.l2_failures.add(1);
+            Error::l2(Operation::Read, cause)
+        })
+    }
+
+    /// Decodes what L2 holds; anything that cannot be served is a miss.
+    fn open(&self, snapshot: &Snapshot, generation: u64) -> Option<Slot<V>> {
+        let now = self.now();
+        let Live { envelope, age, left } = self.live(snapshot, now)?;
+        let Ok(value) = self.codec.decode(&envelope.payload) else {
+            self.held.counters.unreadable.add(1);
+            return None;
+        };
+        Some(Slot {
+            value,
+            version: envelope.stamp.version,
+            age_when_taken: age,
+            taken_at: now,
+            expires_at: self.l1_expiry(now, left),
+            generation,
+            encoded_len: weight(envelope.payload.len()),
+        })
+    }
+
+    fn live(&self, snapshot: &Snapshot, now: Moment) -> Option<Live> {
+        let bytes = snapshot.envelope.as_ref()?;
+        let Ok(envelope) = Envelope::decode(bytes) else {
+            self.held.counters.unreadable.add(1);
+            return None;
+        };
+        // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
+        let alive = snapshot.head?.covers(envelope.stamp.version);
+        if envelope.header.kind != Kind::Value || !alive {
+            return None;
+        }
+        if !self.understands(&envelope) {
+            self.held.counters.unreadable.add(1);
+            return None;
+        }
+        // The later bound of L2's time: an entry may die a round trip early here, never late.
+        let age = self.node().remote.latest(now)?.since(envelope.stamp.written_at);
+        let left = match envelope.header.ttl {
+            Some(ttl) => Some(ttl.checked_sub(age).filter(|left| !left.is_zero())?),
+            None => None,
+        };
+        Some(Live { envelope, age, left })
+    }
+
+    /// Compressed and tagged entries are for nodes that know what to do with them.
+    fn understands(&self, envelope: &Envelope) -> bool {
+        let header = &envelope.header;
+        header.codec == self.codec.id()
+            && header.schema == self.options.schema
+            && header.compression == 0
+            && header.tag_count == 0
+    }
+
+    /// Until when L1 serves a value that has so much of its lifetime left (race R24).
+    pub(crate) fn l1_expiry(&self, now: Moment, left: Option<Duration>) -> Moment {
+        now + left.map_or(self.options.l1_ttl, |left| left.min(self.options.l1_ttl))
+    }
+}
+
+/// L1's measure of a value of so many encoded bytes.
+pub(crate) fn weight(encoded_len: usize) -> u32 {
+    u32::try_from(encoded_len).unwrap_or(u32::MAX)
+}

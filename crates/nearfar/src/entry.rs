@@ -1,0 +1,107 @@
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearfar_core::{Moment, Version};
+
+/// Where an [`Entry`] came from.
+///
+/// ```
+/// assert_ne!(nearfar::Tier::L1, nearfar::Tier::L2);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// The memory of this node.
+    L1,
+    /// The store that all nodes share.
+    L2,
+    /// The loader: this caller's, or that of the flight it joined.
+    Loader,
+}
+
+/// A value out of the cache. Derefs to the value, which it shares with L1: cloning an entry copies no value.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, Nearfar, Tier};
+///
+/// let lengths: Cache<String, usize> = Nearfar::in_process().cache("lengths").build().await?;
+/// lengths.set("nearfar", 7).await?;
+///
+/// let entry = lengths.get("nearfar").await?.expect("just set");
+/// assert_eq!(*entry, 7);
+/// assert_eq!(entry.tier(), Tier::L1);
+/// assert!(entry.age().as_secs() < 60);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Entry<V> {
+    slot: Arc<Slot<V>>,
+    tier: Tier,
+    read_at: Moment,
+}
+
+impl<V> Entry<V> {
+    pub(crate) fn new(slot: Arc<Slot<V>>, tier: Tier, read_at: Moment) -> Self {
+        Self { slot, tier, read_at }
+    }
+
+    /// Where it came from.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// How long before it was read the value had been written or loaded, by L2's clock. For a value out of L2 the
+    /// round trip of the last beat is the precision.
+    pub fn age(&self) -> Duration {
+        self.slot.age_when_taken + self.read_at.since(self.slot.taken_at)
+    }
+
+    /// The sequence as of which the value is known true. Of two values of one key, the one with the greater version
+    /// is the newer.
+    pub fn version(&self) -> Version {
+        self.slot.version
+    }
+}
+
+impl<V> Deref for Entry<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.slot.value
+    }
+}
+
+impl<V> Clone for Entry<V> {
+    fn clone(&self) -> Self {
+        Self { slot: Arc::clone(&self.slot), ..*self }
+    }
+}
+
+impl<V: fmt::Debug> fmt::Debug for Entry<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("value", &self.slot.value)
+            .field("tier", &self.tier)
+            .field("version", &self.slot.version)
+            .field("age", &self.age())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What L1 holds of a key, shared with the entries handed out.
+pub(crate) struct Slot<V> {
+    pub(crate) value: V,
+    pub(crate) version: Version,
+    /// How old the value was when this node took it in, and when that was: entries may be older than the node.
+    pub(crate) age_when_taken: Duration,
+    pub(crate) taken_at: Moment,
+    /// Not served from L1 from then on.
+    pub(crate) expires_at: Moment,
+    /// The gate's generation when the read or load behind it began.
+    pub(crate) generation: u64,
+    /// Length of the encoded value, for a capacity in bytes.
+    pub(crate) encoded_len: u32,
+}

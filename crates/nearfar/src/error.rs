@@ -1,0 +1,319 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearfar_core::backend::{L2Error, Settings};
+use nearfar_core::{MAX_KEY_LEN, NamespaceError};
+
+/// What went wrong. Cheap to clone: every caller of a failed flight gets the same one.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, ErrorKind, Nearfar};
+///
+/// #[derive(Debug, PartialEq)]
+/// struct NoSuchUser(u64);
+/// # impl std::fmt::Display for NoSuchUser {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { write!(f, "no user {}", self.0) }
+/// # }
+/// impl std::error::Error for NoSuchUser {}
+///
+/// let users: Cache<u64, String> = Nearfar::in_process().cache("users").build().await?;
+/// let error = users.get_or_load(&7, |id| async move { Err(NoSuchUser(id)) }).await.unwrap_err();
+///
+/// assert_eq!(error.kind(), ErrorKind::Loader);
+/// assert_eq!(error.downcast_ref(), Some(&NoSuchUser(7)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Problem>);
+
+/// The kinds of [`Error`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let refused = nearfar::Nearfar::in_process().cache::<u64, u64>("no spaces").build().await;
+/// assert_eq!(refused.unwrap_err().kind(), nearfar::ErrorKind::Config);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// L2 could not be reached, or did not answer in time. See [`Error::outcome_is_unknown`] for changes.
+    Unavailable,
+    /// L2 answered with a refusal: missing rights, out of memory, a read-only replica, a deadline that had passed.
+    Rejected,
+    /// The loader failed. [`Error::downcast_ref`] and `source()` give its own error.
+    Loader,
+    /// The loader panicked.
+    LoaderPanicked,
+    /// A value could not be encoded, or is too large.
+    Value,
+    /// A key cannot be used: too long, or its text does not read back to the same key.
+    Key,
+    /// A setting is wrong, or contradicts what other nodes have recorded.
+    Config,
+    /// The [`Nearfar`](crate::Nearfar) was shut down.
+    Closed,
+}
+
+#[derive(Debug)]
+enum Problem {
+    L2 { doing: Operation, cause: L2Error },
+    Connect(Box<dyn StdError + Send + Sync>),
+    SubscriptionUnproven { waited: Duration },
+    Loader(Box<dyn StdError + Send + Sync>),
+    LoaderPanicked { message: Option<String> },
+    Encode(Box<dyn StdError + Send + Sync>),
+    ValueTooLarge { len: usize },
+    Key { type_name: &'static str, problem: KeyProblem },
+    Config(ConfigProblem),
+    Closed,
+}
+
+/// What was asked of L2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Open,
+    Read,
+    Set,
+    Invalidate,
+    Clear,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KeyProblem {
+    TooLong { len: usize },
+    DoesNotReadBack,
+}
+
+#[derive(Debug)]
+pub(crate) enum ConfigProblem {
+    Namespace(NamespaceError),
+    NamespaceInUse { namespace: String },
+    Zero { setting: &'static str },
+    Jitter { given: f64 },
+    MaxStaleness { given: Duration, least: Duration },
+    Disagrees { namespace: String, ours: Settings, theirs: Settings },
+}
+
+/// The largest encoded value: 64 MiB. Larger ones stall everything behind them on a connection.
+pub(crate) const MAX_VALUE_LEN: usize = 64 * 1024 * 1024;
+
+impl Error {
+    pub(crate) fn l2(doing: Operation, cause: L2Error) -> Self {
+        match cause {
+            L2Error::Closed => Self::closed(),
+            cause => Self::of(Problem::L2 { doing, cause }),
+        }
+    }
+
+    pub(crate) fn connect(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::of(Problem::Connect(cause.into()))
+    }
+
+    pub(crate) fn subscription_unproven(waited: Duration) -> Self {
+        Self::of(Problem::SubscriptionUnproven { waited })
+    }
+
+    pub(crate) fn loader(cause: Box<dyn StdError + Send + Sync>) -> Self {
+        Self::of(Problem::Loader(cause))
+    }
+
+    pub(crate) fn loader_panicked(panic: &(dyn std::any::Any + Send)) -> Self {
+        let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(text), _) => Some((*text).to_owned()),
+            (None, text) => text.cloned(),
+        };
+        Self::of(Problem::LoaderPanicked { message })
+    }
+
+    pub(crate) fn encode(cause: Box<dyn StdError + Send + Sync>) -> Self {
+        Self::of(Problem::Encode(cause))
+    }
+
+    pub(crate) fn value_too_large(len: usize) -> Self {
+        Self::of(Problem::ValueTooLarge { len })
+    }
+
+    pub(crate) fn key<K>(problem: KeyProblem) -> Self {
+        Self::of(Problem::Key { type_name: std::any::type_name::<K>(), problem })
+    }
+
+    pub(crate) fn config(problem: ConfigProblem) -> Self {
+        Self::of(Problem::Config(problem))
+    }
+
+    pub(crate) fn closed() -> Self {
+        Self::of(Problem::Closed)
+    }
+
+    fn of(problem: Problem) -> Self {
+        Self(Arc::new(problem))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Problem::L2 { cause: L2Error::Rejected(_) | L2Error::DeadlinePassed, .. } => ErrorKind::Rejected,
+            Problem::L2 { .. } | Problem::Connect(_) | Problem::SubscriptionUnproven { .. } => {
+                ErrorKind::Unavailable
+            }
+            Problem::Loader(_) => ErrorKind::Loader,
+            Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
+            Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
+            Problem::Key { .. } => ErrorKind::Key,
+            Problem::Config(_) => ErrorKind::Config,
+            Problem::Closed => ErrorKind::Closed,
+        }
+    }
+
+    /// L2 could not be reached, or did not answer in time.
+    pub fn is_unavailable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+    }
+
+    /// The [`Nearfar`](crate::Nearfar) was shut down.
+    pub fn is_closed(&self) -> bool {
+        self.kind() == ErrorKind::Closed
+    }
+
+    /// The loader failed or panicked.
+    pub fn is_loader(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Loader | ErrorKind::LoaderPanicked)
+    }
+
+    /// For a failed `set`, `invalidate` or `clear`: whether the change may have taken place all the same. This node
+    /// has dropped its own copy; the others may hold the old value until it is changed again, or expires.
+    pub fn outcome_is_unknown(&self) -> bool {
+        match &*self.0 {
+            Problem::L2 { doing, cause } => !matches!(doing, Operation::Read) && cause.outcome_is_unknown(),
+            _ => false,
+        }
+    }
+
+    /// The loader's own error, if it is of this type.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        match &*self.0 {
+            Problem::Loader(cause) => cause.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &*self.0 {
+            Problem::L2 { cause, .. } => Some(cause),
+            Problem::Connect(cause) | Problem::Loader(cause) | Problem::Encode(cause) => Some(&**cause),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::L2 { doing, cause } => write!(f, "{doing}: {cause}{}", doing.consequence(cause)),
+            Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
+            Self::SubscriptionUnproven { waited } => write!(
+                f,
+                "L2 answers, but none of this node's own messages came back within {waited:?}: \
+                 may the user subscribe to and publish on the channels `{{<namespace>.0}}#*`?"
+            ),
+            Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
+            Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
+            Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
+            Self::Encode(cause) => write!(f, "the value could not be encoded: {cause}"),
+            Self::ValueTooLarge { len } => {
+                write!(f, "the encoded value has {len} bytes, at most {MAX_VALUE_LEN} are allowed")
+            }
+            Self::Key { type_name, problem } => {
+                write!(f, "a key of type {type_name} cannot be used: {problem}")
+            }
+            Self::Config(problem) => problem.fmt(f),
+            Self::Closed => write!(f, "this Nearfar was shut down"),
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "opening the namespace",
+            Self::Read => "reading",
+            Self::Set => "setting a value",
+            Self::Invalidate => "invalidating",
+            Self::Clear => "clearing the namespace",
+        })
+    }
+}
+
+impl Operation {
+    fn consequence(self, cause: &L2Error) -> &'static str {
+        match self {
+            Self::Open | Self::Read => "",
+            // A refusal halfway is possible, if unlikely; the server's own words must do.
+            _ if matches!(cause, L2Error::Rejected(_)) => "",
+            Self::Set | Self::Invalidate | Self::Clear if cause.outcome_is_unknown() => {
+                "; whether the change took place is unknown"
+            }
+            Self::Set | Self::Invalidate | Self::Clear => "; the change did not take place",
+        }
+    }
+}
+
+impl fmt::Display for KeyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { len } => write!(f, "it has {len} bytes, at most {MAX_KEY_LEN} are allowed"),
+            Self::DoesNotReadBack => write!(
+                f,
+                "its encoding does not read back to an equal key, so an invalidation of it would go astray"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(problem) => problem.fmt(f),
+            Self::NamespaceInUse { namespace } => {
+                write!(
+                    f,
+                    "this Nearfar has a cache {namespace:?} already: clone it instead of building another"
+                )
+            }
+            Self::Zero { setting } => write!(f, "`{setting}` must not be zero"),
+            Self::Jitter { given } => {
+                write!(f, "`jitter` is a fraction of ttl from 0 up to, not including, 1: {given}")
+            }
+            Self::MaxStaleness { given, least } => {
+                write!(f, "`max_staleness` of {given:?} is too short to be proved: at least {least:?}")
+            }
+            Self::Disagrees { namespace, ours, theirs } => write!(
+                f,
+                "other nodes use {namespace:?} with `{}`, this one with `{}`: all nodes of a namespace must agree",
+                theirs.encode(),
+                ours.encode()
+            ),
+        }
+    }
+}

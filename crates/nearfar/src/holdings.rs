@@ -1,0 +1,83 @@
+//! What a node holds of a cache: the part that follows the bus.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nearfar_core::{Gate, Version};
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::flight::FlightTable;
+use crate::key::CacheKey;
+use crate::l1::L1;
+use crate::link::Follows;
+use crate::options::Options;
+use crate::stats::Counters;
+
+/// Copies of values and flights in progress, and the gate that says what they are worth.
+pub(crate) struct Holdings<K, V> {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) l1: L1<K, V>,
+    pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl<K, V> Holdings<K, V>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(options: &Options) -> Self {
+        let gate = Arc::new(Gate::new(options.disconnected));
+        let counters = Arc::new(Counters::default());
+        let l1 = L1::new(&options.l1(), Arc::clone(&gate), Arc::clone(&counters));
+        Self { gate, l1, flights: FlightTable::new(), counters }
+    }
+
+    /// An invalidation is known: no older copy stays, no older flight is joined.
+    pub(crate) fn settle(&self, key: &K, encoded: &[u8], version: Version) {
+        let raised = self.gate.raise(encoded, version);
+        self.flights.retire(key, version);
+        self.l1.evict(key.clone(), &raised);
+    }
+
+    /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
+    pub(crate) fn discard(&self, key: &K) {
+        self.flights.retire(key, Version::GREATEST);
+        self.l1.discard(key.clone());
+    }
+}
+
+impl<K, V> Follows for Holdings<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    fn apply(&self, version: Version, keys: &[Bytes]) {
+        for encoded in keys {
+            // Bytes that are no key of this type are the key of no copy here: keys are used only if they read back.
+            match K::decode(encoded) {
+                Some(key) => self.settle(&key, encoded, version),
+                None => drop(self.gate.raise(encoded, version)),
+            }
+        }
+    }
+
+    fn forget(&self) {
+        self.gate.forget();
+        self.l1.reclaim();
+    }
+
+    fn reclaim(&self) {
+        self.l1.reclaim();
+    }
+
+    fn close(&self) {
+        self.gate.close();
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

@@ -1,0 +1,356 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
+use nearfar_core::{
+    BeatReply, Change, Doubt, Fill, FillOutcome, Namespace, NodeId, Partition, Snapshot, Version,
+};
+use tokio::sync::{broadcast, watch};
+
+use crate::clock::Clock;
+
+/// How many messages a slow receiver may be behind before it loses some.
+const QUEUE: usize = 8192;
+/// How many messages a log keeps.
+const LOG_LEN: usize = 10_000;
+
+/// An L2 and a bus in memory, for the nodes of one process: the semantics of Redis without Redis.
+///
+/// Clones are the same store. Tests of a service give each of its nodes a [`Nearfar`](crate::Nearfar) on one of
+/// these, on paused time if they like, and rehearse outages with the `cut_*`, `heal_*` and [`flush`](Self::flush)
+/// calls.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, InProcess, Nearfar};
+///
+/// let shared = InProcess::new();
+/// let here: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
+/// let there: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
+///
+/// here.set(&1, "Ada".to_owned()).await?;
+/// assert_eq!(**there.get(&1).await?.expect("set by the other node"), *"Ada");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct InProcess {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Clock,
+    /// Guards the partitions; messages are published under it, so that their order is that of the changes.
+    spaces: Mutex<HashMap<Namespace, Space>>,
+    bus: broadcast::Sender<Packet>,
+    l2_up: watch::Sender<bool>,
+    wire: watch::Sender<Wire>,
+}
+
+/// The state of all subscriptions.
+#[derive(Clone, Copy)]
+struct Wire {
+    up: bool,
+    /// How often it was cut; one who looks late still sees that it was.
+    cuts: u64,
+}
+
+struct Space {
+    settings: Option<Settings>,
+    partition: Partition,
+}
+
+#[derive(Clone, Debug)]
+struct Packet {
+    namespace: Namespace,
+    /// The node that an echo is for; messages are for all.
+    echo_for: Option<NodeId>,
+    frame: Bytes,
+}
+
+impl InProcess {
+    /// An empty store. Call it where a Tokio runtime runs, or is going to: its clock is Tokio's.
+    pub fn new() -> Self {
+        let shared = Shared {
+            clock: Clock::tokio(),
+            spaces: Mutex::default(),
+            bus: broadcast::Sender::new(QUEUE),
+            l2_up: watch::Sender::new(true),
+            wire: watch::Sender::new(Wire { up: true, cuts: 0 }),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Makes every operation on the store fail, as if the server were down.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, InProcess, Nearfar};
+    ///
+    /// let shared = InProcess::new();
+    /// let names: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
+    /// shared.cut_store();
+    /// assert!(names.invalidate(&1).await.unwrap_err().is_unavailable());
+    /// shared.heal_store();
+    /// assert!(names.invalidate(&1).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cut_store(&self) {
+        self.shared.l2_up.send_replace(false);
+    }
+
+    /// Ends what [`cut_store`](Self::cut_store) began.
+    pub fn heal_store(&self) {
+        self.shared.l2_up.send_replace(true);
+    }
+
+    /// Interrupts every subscription: messages are lost until [`heal_bus`](Self::heal_bus).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, InProcess, Nearfar, Tier};
+    ///
+    /// let shared = InProcess::new();
+    /// let names: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
+    /// names.set(&1, "Ada".to_owned()).await?;
+    /// shared.cut_bus();
+    /// while names.stats().trusted {
+    ///     tokio::task::yield_now().await; // the node notices
+    /// }
+    /// assert_eq!(names.get(&1).await?.unwrap().tier(), Tier::L2, "without messages, reads bypass L1");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cut_bus(&self) {
+        self.shared.wire.send_modify(|wire| *wire = Wire { up: false, cuts: wire.cuts + 1 });
+    }
+
+    /// Ends what [`cut_bus`](Self::cut_bus) began; the messages of the time in between stay lost.
+    pub fn heal_bus(&self) {
+        self.shared.wire.send_modify(|wire| wire.up = true);
+    }
+
+    /// Loses everything, as `FLUSHALL` does: values, tombstones, sequences. Nobody is told.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, InProcess, Nearfar};
+    ///
+    /// let shared = InProcess::new();
+    /// let names: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
+    /// names.set(&1, "Ada".to_owned()).await?;
+    /// shared.flush();
+    /// while names.stats().resyncs < 2 {
+    ///     tokio::task::yield_now().await; // the next beat shows it; the first resync was at the start
+    /// }
+    /// assert!(names.get(&1).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn flush(&self) {
+        self.shared.spaces().clear();
+    }
+
+    /// The store's side of the seam, for wrapping it in something that injects faults.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let (l2, bus) = nearfar::InProcess::new().backend();
+    /// let nearfar = nearfar::Nearfar::builder().backend(l2, bus);
+    /// assert!(nearfar.cache::<u64, u64>("squares").build().await.is_ok());
+    /// # }
+    /// ```
+    pub fn backend(&self) -> (Arc<dyn L2>, Box<dyn Bus>) {
+        let wire = self.shared.wire.subscribe();
+        let cuts = wire.borrow().cuts;
+        let bus = InProcessBus {
+            packets: self.shared.bus.subscribe(),
+            wire,
+            cuts,
+            subscribed: HashMap::new(),
+            fresh: false,
+            shared: Arc::clone(&self.shared),
+        };
+        (Arc::new(InProcessL2 { shared: Arc::clone(&self.shared) }), Box::new(bus))
+    }
+}
+
+impl Default for InProcess {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcess").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn spaces(&self) -> MutexGuard<'_, HashMap<Namespace, Space>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one atomic step.
+    fn step<T>(&self, namespace: &Namespace, step: impl FnOnce(&mut Space) -> T) -> Result<T, L2Error> {
+        if !*self.l2_up.borrow() {
+            return Err(L2Error::Unreachable);
+        }
+        let mut spaces = self.spaces();
+        let space = spaces
+            .entry(namespace.clone())
+            .or_insert_with(|| Space { settings: None, partition: Partition::new(LOG_LEN) });
+        Ok(step(space))
+    }
+
+    fn publish(&self, namespace: &Namespace, echo_for: Option<NodeId>, frame: Bytes) {
+        // Nobody listening is not an error.
+        let _ = self.bus.send(Packet { namespace: namespace.clone(), echo_for, frame });
+    }
+}
+
+struct InProcessL2 {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for InProcessL2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessL2").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl L2 for InProcessL2 {
+    async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        self.shared.step(namespace, |space| *space.settings.get_or_insert(*settings))
+    }
+
+    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
+        self.shared.step(namespace, |space| space.partition.read(self.shared.clock.now(), key))
+    }
+
+    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
+        self.shared.step(namespace, |space| {
+            let (version, frame) =
+                space.partition.change(self.shared.clock.now(), &change).ok_or(L2Error::DeadlinePassed)?;
+            self.shared.publish(namespace, None, frame);
+            Ok(version)
+        })?
+    }
+
+    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.shared.step(namespace, |space| space.partition.fill(self.shared.clock.now(), &fill))
+    }
+
+    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.shared.step(namespace, |space| {
+            let now = self.shared.clock.now();
+            let (reply, echo) = space.partition.beat(now, beat.node, beat.id, beat.forget_after);
+            self.shared.publish(namespace, Some(beat.node), echo.encode());
+            reply
+        })
+    }
+
+    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
+        self.shared.step(namespace, |space| space.partition.leave(node))
+    }
+
+    fn reconnect(&self) {}
+
+    async fn close(&self) {}
+}
+
+struct InProcessBus {
+    packets: broadcast::Receiver<Packet>,
+    wire: watch::Receiver<Wire>,
+    /// How many cuts were reported.
+    cuts: u64,
+    /// The namespaces asked for, each with the node whose echoes are wanted.
+    subscribed: HashMap<Namespace, NodeId>,
+    /// A subscription was made and not reported yet.
+    fresh: bool,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for InProcessBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessBus").field("subscribed", &self.subscribed).finish_non_exhaustive()
+    }
+}
+
+impl InProcessBus {
+    fn event_of(&self, packet: Packet) -> Option<BusEvent> {
+        let Packet { namespace, echo_for, frame } = packet;
+        let node = *self.subscribed.get(&namespace)?;
+        match echo_for {
+            None => Some(BusEvent::Message { namespace, frame }),
+            Some(wanted) => (wanted == node).then_some(BusEvent::Echo { namespace, frame }),
+        }
+    }
+
+    fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// What is in the queue belongs to the connection that was cut.
+    fn drop_queue(&mut self) {
+        self.packets = self.shared.bus.subscribe();
+    }
+}
+
+#[async_trait]
+impl Bus for InProcessBus {
+    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
+        self.subscribed.insert(namespace.clone(), node);
+        self.fresh = true;
+    }
+
+    fn unsubscribe(&mut self, namespace: &Namespace, _node: NodeId) {
+        self.subscribed.remove(namespace);
+    }
+
+    fn reconnect(&mut self) {}
+
+    async fn next(&mut self) -> Option<BusEvent> {
+        loop {
+            let wire = *self.wire.borrow_and_update();
+            if wire.cuts != self.cuts {
+                self.cuts = wire.cuts;
+                self.drop_queue();
+                self.fresh = true;
+                return Some(BusEvent::Doubt(Doubt::Disconnected));
+            }
+            if !wire.up {
+                self.wire.changed().await.ok()?;
+                self.drop_queue();
+                continue;
+            }
+            if self.take_fresh() {
+                return Some(BusEvent::Subscribed);
+            }
+            tokio::select! {
+                biased;
+                changed = self.wire.changed() => changed.ok()?,
+                packet = self.packets.recv() => match packet {
+                    Ok(packet) => if let Some(event) = self.event_of(packet) {
+                        return Some(event);
+                    },
+                    Err(broadcast::error::RecvError::Lagged(messages)) => {
+                        return Some(BusEvent::Doubt(Doubt::Lagged { messages }));
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! L1: the only file that names `moka`.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use moka::sync::Cache as Moka;
+use nearfar_core::{Gate, Moment, Raised, Ticket};
+
+use crate::entry::Slot;
+use crate::options::L1Options;
+use crate::stats::Counters;
+
+/// The values that one node holds in memory.
+///
+/// Every change of the map goes through `and_compute_with`, which runs under moka's lock of that key: admitting and
+/// evicting one key never overlap, which is what [`Gate::admits`] asks for. Reads take no lock.
+pub(crate) struct L1<K, V> {
+    map: Moka<K, Arc<Slot<V>>>,
+    gate: Arc<Gate>,
+}
+
+impl<K, V> L1<K, V>
+where
+    K: Eq + Hash + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    pub(crate) fn new(options: &L1Options, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
+        let mut builder = Moka::builder().eviction_listener(move |_, _, cause| {
+            if cause == RemovalCause::Size {
+                counters.evictions.add(1);
+            }
+        });
+        // Precise lifetimes are checked at each read; this gives the memory back.
+        if let Some(longest) = options.longest_stay {
+            builder = builder.time_to_live(longest);
+        }
+        let map = match options.max_bytes {
+            None => builder.max_capacity(options.max_entries).build(),
+            // One weight for both limits: no entry weighs less than its share of the bytes.
+            Some(max_bytes) => {
+                let least = u32::try_from(max_bytes.div_ceil(options.max_entries)).unwrap_or(u32::MAX);
+                builder
+                    .max_capacity(max_bytes)
+                    .weigher(move |_, slot: &Arc<Slot<V>>| slot.encoded_len.max(least))
+                    .build()
+            }
+        };
+        Self { map, gate }
+    }
+
+    /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
+    /// between does not serve what it should not.
+    #[inline]
+    pub(crate) fn get<Q>(&self, key: &Q, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let slot = self.map.get(key)?;
+        let now = now();
+        let alive = slot.generation == self.gate.generation() && now < slot.expires_at;
+        (alive && self.gate.serves(now)).then_some((slot, now))
+    }
+
+    /// Takes a value in, unless the fence has passed the ticket or something newer is there.
+    pub(crate) fn admit(&self, key: K, ticket: Ticket, slot: Arc<Slot<V>>) {
+        self.map.entry(key).and_compute_with(|present| {
+            let newer_present = present.is_some_and(|present| {
+                let present = present.into_value();
+                present.generation == slot.generation && present.version > slot.version
+            });
+            if newer_present || !self.gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
+        });
+        drop(ticket);
+    }
+
+    /// Drops a key's copy if it is older than the invalidation that raised the fence.
+    pub(crate) fn evict(&self, key: K, raised: &Raised) {
+        self.drop_if(key, |slot| slot.version < raised.version());
+    }
+
+    /// Drops a key's copy, whatever it is: a write of unknown outcome may have made it wrong.
+    pub(crate) fn discard(&self, key: K) {
+        self.drop_if(key, |_| true);
+    }
+
+    /// Gives back the memory of forgotten entries. They are not served any more in any case.
+    pub(crate) fn reclaim(&self) {
+        self.map.invalidate_all();
+    }
+
+    /// About how many entries it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.map.run_pending_tasks();
+        self.map.entry_count()
+    }
+
+    fn drop_if(&self, key: K, wrong: impl FnOnce(&Slot<V>) -> bool) {
+        self.map.entry(key).and_compute_with(|present| match present {
+            Some(present) if wrong(present.value()) => Op::Remove,
+            _ => Op::Nop,
+        });
+    }
+}

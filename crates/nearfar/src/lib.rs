@@ -1,0 +1,84 @@
+//! A two-tier cache for services that run on many nodes, with a stated bound on staleness.
+//!
+//! Each node keeps typed values in memory (L1); all nodes share Redis or Valkey (L2); invalidations travel over
+//! Redis pub/sub (the *bus*, elsewhere called a backplane), so that a write on one node evicts the stale copies on
+//! the others.
+//!
+//! ```text
+//!   node A                      Redis / Valkey                     node B
+//! ┌─────────┐  set(k) = 1 step ┌────────────────────────┐        ┌─────────┐
+//! │ L1      │ ───────────────▶ │ value, sequence, log   │        │ L1      │
+//! │ (moka)  │                  │ ── message, in order ──│──────▶ │ evict k │
+//! └─────────┘                  │ ◀─ beat ── echo ───────│──────▶ │ "I hear │
+//!                              └────────────────────────┘        │  all"   │
+//!                                                                └─────────┘
+//! ```
+//!
+//! # Quick start
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), nearfar::Error> {
+//! use nearfar::{Cache, Nearfar};
+//! use std::time::Duration;
+//!
+//! let nearfar = Nearfar::in_process(); // `Nearfar::connect("redis://127.0.0.1:6379").await?` in production
+//! let users: Cache<u64, String> = nearfar.cache("users").ttl(Duration::from_secs(300)).build().await?;
+//!
+//! let user = users.get_or_load(&42, |id| async move { Ok::<_, std::io::Error>(format!("user {id}")) }).await?;
+//! assert_eq!(*user, "user 42");
+//!
+//! users.invalidate(&42).await?; // after the database has changed
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is guaranteed
+//!
+//! * A value served from L1 was overwritten at most [`max_staleness`](CacheBuilder::max_staleness) ago, whatever
+//!   happens to the link.
+//! * A slow loader never puts an old value back over a newer one, in L1 or in L2.
+//! * A change that L2 has not acknowledged is never reported as done.
+//!
+//! # What is not
+//!
+//! * Writers that change the database and tell nobody are seen when the ttl is over.
+//! * An invalidation that fails is reported to its caller; it is not repeated yet.
+//! * Redis losing acknowledged writes (a failover, an eviction of young tombstones) can bring an old value back.
+//!
+//! `docs/consistency.md` has each guarantee with its assumptions and the test that shows it.
+//!
+//! # When not to use it
+//!
+//! With a single node, use moka. If every read must see the latest write of every node, no cache will do.
+
+mod builder;
+mod cache;
+mod change;
+mod clock;
+mod codec;
+mod engine;
+mod entry;
+mod error;
+mod flight;
+mod holdings;
+mod in_process;
+mod key;
+mod l1;
+mod link;
+mod load;
+mod nearfar;
+mod node;
+mod options;
+mod stats;
+
+pub use builder::CacheBuilder;
+pub use cache::Cache;
+pub use codec::{Codec, CodecError, MessagePack};
+pub use entry::{Entry, Tier};
+pub use error::{Error, ErrorKind};
+pub use in_process::InProcess;
+pub use key::CacheKey;
+pub use nearfar::{Nearfar, NearfarBuilder};
+pub use nearfar_core::{Disconnected, Version, backend};
+pub use stats::{PropagationStats, Stats};

@@ -1,0 +1,158 @@
+//! Loading: one flight per key, whose value goes to both tiers if nothing newer came meanwhile.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Moment, Ticket, Version};
+
+use crate::engine::{Engine, Found, weight};
+use crate::entry::{Entry, Slot, Tier};
+use crate::error::Error;
+use crate::flight::Departure;
+use crate::key::CacheKey;
+
+/// What is known of a load when it begins.
+struct Start {
+    ticket: Ticket,
+    /// The partition's sequence before the load; `None` if L2 could not say.
+    base: Option<Version>,
+    /// When L2 was asked for the base, or a moment before.
+    asked_at: Moment,
+    began_at: Moment,
+}
+
+/// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
+const ROUNDING: Duration = Duration::from_millis(2);
+
+impl<K, V> Engine<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    /// Joins or leads the flight of a key that L1 did not have.
+    pub(crate) async fn read_or_load<F, Fut, E>(
+        self: &Arc<Self>,
+        key: K,
+        encoded: Bytes,
+        loader: F,
+    ) -> Result<Entry<V>, Error>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let departure = Departure {
+            at: self.now(),
+            generation: self.held.gate.generation(),
+            fence: self.held.gate.raised_to(&encoded),
+        };
+        let may_join = |other: Departure| self.may_join(other, departure.at);
+        let flight = Arc::clone(self).fly(key.clone(), encoded, loader);
+        let (flight, joined) = self.held.flights.join_or_lead(&key, departure, may_join, flight);
+        if joined {
+            self.held.counters.joined.add(1);
+        }
+        flight.await
+    }
+
+    /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
+    /// were heard of have retired it. While they may go unheard, it must be young enough for the bound.
+    fn may_join(&self, departure: Departure, now: Moment) -> bool {
+        departure.generation == self.held.gate.generation()
+            && (self.held.gate.serves(now) || now.since(departure.at) < self.options.max_staleness)
+    }
+
+    async fn fly<F, Fut, E>(self: Arc<Self>, key: K, encoded: Bytes, loader: F) -> Result<Entry<V>, Error>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let asked_at = self.now();
+        let base = match self.read_l2(&key, &encoded).await {
+            Ok(Found::Entry(entry)) => return Ok(entry),
+            Ok(Found::Nothing(head)) => head.map(|head| head.sequence),
+            // The load works without L2; `snapshot` has counted the failure.
+            Err(error) if error.is_closed() => return Err(error),
+            Err(_) => None,
+        };
+        let start = Start { ticket: self.held.gate.ticket(&encoded), base, asked_at, began_at: self.now() };
+        let value = self.load(key.clone(), loader).await?;
+        Ok(self.fill(key, encoded, value, start).await)
+    }
+
+    /// Runs the loader. Its panic becomes an error, so that those who joined are told.
+    async fn load<F, Fut, E>(&self, key: K, loader: F) -> Result<V, Error>
+    where
+        F: FnOnce(K) -> Fut + Send,
+        Fut: Future<Output = Result<V, E>> + Send,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let load = async { loader(key).await.map_err(|cause| Error::loader(cause.into())) };
+        let outcome = match AssertUnwindSafe(load).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(Error::loader_panicked(&*panic)),
+        };
+        let counter =
+            if outcome.is_ok() { &self.held.counters.loads } else { &self.held.counters.load_failures };
+        counter.add(1);
+        outcome
+    }
+
+    /// Proposes a loaded value to both tiers. The caller gets it in any case (race R18).
+    async fn fill(&self, key: K, encoded: Bytes, value: V, start: Start) -> Entry<V> {
+        let loaded_at = self.now();
+        let lifetime = self.options.lifetime();
+        let header = EnvelopeHeader {
+            load_cost: loaded_at.since(start.began_at),
+            ..self.header(Kind::Value, lifetime)
+        };
+        let envelope = self.envelope(&header, &value);
+        let slot = Arc::new(Slot {
+            value,
+            version: start.base.unwrap_or(Version::UNKNOWN),
+            age_when_taken: Duration::ZERO,
+            taken_at: loaded_at,
+            expires_at: self.l1_expiry(loaded_at, lifetime),
+            generation: start.ticket.generation(),
+            encoded_len: envelope.as_ref().map_or(0, |envelope| weight(envelope.len())),
+        });
+        let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
+        let Ok(envelope) = envelope else {
+            self.held.counters.unstorable.add(1);
+            return entry;
+        };
+        let write = KeyWrite { key: encoded, envelope, keep: self.options.keep(lifetime) };
+        if self.fill_l2(write, &start).await {
+            self.held.l1.admit(key, start.ticket, slot);
+        } else {
+            self.held.counters.fills_refused.add(1);
+        }
+        entry
+    }
+
+    /// Whether the value may go to L1 as well: not if L2 knows of something newer, or the load outlasted its fence.
+    async fn fill_l2(&self, write: KeyWrite, start: &Start) -> bool {
+        if self.now().since(start.asked_at) >= self.options.fence_window {
+            return false;
+        }
+        let Some(base) = start.base else { return true };
+        let Some(asked_at) = self.node().remote.earliest(start.asked_at) else { return true };
+        let deadline = asked_at + self.options.fence_window.saturating_sub(ROUNDING);
+        let Ok(l2) = self.node().l2() else { return false };
+        match l2.fill(self.namespace(), Fill { write, base, deadline }).await {
+            Ok(FillOutcome::Stored) => true,
+            Ok(FillOutcome::Refused | FillOutcome::Late) => false,
+            // L2 has it or not; the ticket decides about L1.
+            Err(_) => {
+                self.held.counters.l2_failures.add(1);
+                true
+            }
+        }
+    }
+}

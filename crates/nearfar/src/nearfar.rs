@@ -1,0 +1,269 @@
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearfar_core::backend::{Bus, L2};
+use nearfar_redis::{OnUnreachable, RedisOptions};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::builder::CacheBuilder;
+use crate::clock::Clock;
+use crate::error::{ConfigProblem, Error};
+use crate::in_process::InProcess;
+use crate::key::CacheKey;
+use crate::node::{Node, Timeouts};
+
+/// One node's connection to the shared store and the bus, from which its caches are built.
+///
+/// Cheap to clone. The connections stay open while a clone or one of the caches exists; when the last is dropped, all
+/// tasks and connections of the node end. [`shutdown`](Self::shutdown) ends them sooner and in order.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::{Cache, Nearfar};
+///
+/// let nearfar = Nearfar::in_process(); // `Nearfar::connect("redis://127.0.0.1:6379").await?` in production
+/// let users: Cache<u64, String> = nearfar.cache("users").build().await?;
+/// users.set(&1, "Ada".to_owned()).await?;
+/// assert_eq!(users.get(&1).await?.as_deref().map(String::as_str), Some("Ada"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Nearfar {
+    node: Arc<Node>,
+}
+
+impl Nearfar {
+    /// Connects to Redis 6.2 or newer, or Valkey, with default settings; see [`NearfarBuilder::connect`].
+    ///
+    /// ```no_run
+    /// # // Needs a server.
+    /// # async fn f() -> Result<(), nearfar::Error> {
+    /// let nearfar = nearfar::Nearfar::connect("redis://127.0.0.1:6379").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect(url: &str) -> impl Future<Output = Result<Self, Error>> + Send {
+        Self::builder().connect(url)
+    }
+
+    /// A node with an [`InProcess`] store of its own: the same semantics without Redis.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// let squares = nearfar::Nearfar::in_process().cache::<u64, u64>("squares").build().await?;
+    /// assert!(squares.get(&3).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn in_process() -> Self {
+        Self::builder().in_process(&InProcess::new())
+    }
+
+    /// For a node with settings other than the default ones.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let shared = nearfar::InProcess::new();
+    /// let builder = nearfar::Nearfar::builder().command_timeout(std::time::Duration::from_millis(300));
+    /// assert!(builder.in_process(&shared).cache::<u64, u64>("squares").build().await.is_ok());
+    /// # }
+    /// ```
+    pub fn builder() -> NearfarBuilder {
+        NearfarBuilder::default()
+    }
+
+    /// Begins a cache in this namespace: 1 to 64 characters out of `A-Z a-z 0-9 _ - . :`. Nodes that build a cache
+    /// of the same namespace on the same store share its entries.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, Nearfar};
+    /// use std::time::Duration;
+    ///
+    /// let prices: Cache<String, u32> =
+    ///     Nearfar::in_process().cache("prices").ttl(Duration::from_secs(30)).build().await?;
+    /// assert_eq!(prices.namespace(), "prices");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cache<K, V>(&self, namespace: &str) -> CacheBuilder<K, V>
+    where
+        K: CacheKey,
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        CacheBuilder::new(Arc::clone(&self.node), namespace)
+    }
+
+    /// Ends the node in order: L1 is served no more, the other nodes see this one leave, connections close. Waits at
+    /// most about two command timeouts. Later operations, of any clone and cache, fail with
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    ///
+    /// # Cancel safety
+    /// Once polled, it goes on when dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// let nearfar = nearfar::Nearfar::in_process();
+    /// let squares = nearfar.cache::<u64, u64>("squares").build().await?;
+    /// nearfar.shutdown().await;
+    /// assert_eq!(squares.get(&3).await.unwrap_err().kind(), nearfar::ErrorKind::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(&self) {
+        self.node.shut_down().await;
+    }
+}
+
+impl fmt::Debug for Nearfar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nearfar").field("node", &self.node.id).finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Nearfar`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// let refused = nearfar::Nearfar::builder()
+///     .connect_timeout(Duration::from_secs(2))
+///     .connect("redis://127.0.0.1:1") // nobody listens there
+///     .await;
+/// assert!(refused.unwrap_err().is_unavailable());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct NearfarBuilder {
+    timeouts: Timeouts,
+    start_degraded: bool,
+    log_len: u64,
+    clock: ClockChoice,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ClockChoice {
+    System,
+    Tokio,
+}
+
+impl Default for NearfarBuilder {
+    fn default() -> Self {
+        let timeouts = Timeouts { connect: Duration::from_secs(5), command: Duration::from_secs(1) };
+        Self { timeouts, start_degraded: false, log_len: 10_000, clock: ClockChoice::System }
+    }
+}
+
+impl NearfarBuilder {
+    /// How long connecting, and proving a new cache's subscription, may take.
+    /// Defaults to 5 s: long enough for a slow handshake, short enough for a deployment to notice.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.connect = timeout;
+        self
+    }
+
+    /// How long any one operation on L2 may take. A change is refused by the server once this is over, so that it
+    /// cannot land after its caller has given up.
+    /// Defaults to 1 s: a hundred times a slow round trip, and still bearable for a request that waits for it.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.command = timeout;
+        self
+    }
+
+    /// Starts although the server cannot be reached: loads work, changes fail, and the node heals when the server
+    /// comes. Defaults to failing, so that a wrong address is noticed at the start.
+    pub fn start_degraded(mut self) -> Self {
+        self.start_degraded = true;
+        self
+    }
+
+    /// How many recent messages the log in Redis keeps per namespace. Defaults to 10,000: with 20-byte keys about
+    /// 1 MB.
+    pub fn log_len(mut self, messages: u64) -> Self {
+        self.log_len = messages;
+        self
+    }
+
+    /// Takes time from Tokio's clock, which a test may pause, also with a [`backend`](Self::backend) of your own.
+    /// [`in_process`](Self::in_process) does so by itself. Defaults to the system's clock, which counts suspended
+    /// time.
+    pub fn tokio_time(mut self) -> Self {
+        self.clock = ClockChoice::Tokio;
+        self
+    }
+
+    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached in time (unless
+    /// [`start_degraded`](Self::start_degraded)), refuses the login, is too old or allows no scripts. No error text
+    /// contains the URL's user or password.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let wrong = nearfar::Nearfar::builder().connect("http://:secret@localhost").await.unwrap_err();
+    /// assert!(!wrong.to_string().contains("secret"));
+    /// # }
+    /// ```
+    pub async fn connect(self, url: &str) -> Result<Nearfar, Error> {
+        self.check()?;
+        let options = RedisOptions {
+            url: url.to_owned(),
+            connect_timeout: self.timeouts.connect,
+            command_timeout: self.timeouts.command,
+            log_len: self.log_len,
+            on_unreachable: if self.start_degraded {
+                OnUnreachable::StartDegraded
+            } else {
+                OnUnreachable::Fail
+            },
+        };
+        let (l2, bus) = nearfar_redis::connect(options).await.map_err(Error::connect)?;
+        Ok(self.backend(Arc::new(l2), Box::new(bus)))
+    }
+
+    /// A node on an in-process store.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn in_process(self, shared: &InProcess) -> Nearfar {
+        let (l2, bus) = shared.backend();
+        self.tokio_time().backend(l2, bus)
+    }
+
+    /// A node on a backend of your own, or on a wrapped one; see [`nearfar::backend`](crate::backend).
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn backend(self, l2: Arc<dyn L2>, bus: Box<dyn Bus>) -> Nearfar {
+        let clock = match self.clock {
+            ClockChoice::System => Clock::System,
+            ClockChoice::Tokio => Clock::tokio(),
+        };
+        Nearfar { node: Node::start((l2, bus), clock, self.timeouts, self.start_degraded) }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let timeouts =
+            [("connect_timeout", self.timeouts.connect), ("command_timeout", self.timeouts.command)];
+        match timeouts.iter().find(|(_, timeout)| timeout.is_zero()) {
+            Some((setting, _)) => Err(Error::config(ConfigProblem::Zero { setting })),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the caches of one node share.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nearfar_core::backend::{Bus, L2};
+use nearfar_core::{Follower, Moment, Namespace, NodeId, RemoteClock};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::error::{ConfigProblem, Error};
+use crate::link::{Follows, Link, LinkContext, Order};
+
+/// One node: its connections and its receive loop. Dropping the last handle ends all of it.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) remote: Arc<RemoteClock>,
+    pub(crate) timeouts: Timeouts,
+    /// Whether a cache may be built while L2 cannot be reached.
+    pub(crate) start_degraded: bool,
+    l2: Arc<dyn L2>,
+    link: Link,
+    closed: AtomicBool,
+    /// Guards the names of the caches that exist: two of one name would have two truths in one process.
+    names: Mutex<HashSet<Namespace>>,
+}
+
+/// How long a node waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) command: Duration,
+}
+
+impl Node {
+    pub(crate) fn start(
+        (l2, bus): (Arc<dyn L2>, Box<dyn Bus>),
+        clock: Clock,
+        timeouts: Timeouts,
+        start_degraded: bool,
+    ) -> Arc<Self> {
+        let id = NodeId::new(fastrand::u64(..));
+        let remote = Arc::new(RemoteClock::default());
+        let context = LinkContext {
+            node: id,
+            l2: Arc::clone(&l2),
+            clock,
+            remote: Arc::clone(&remote),
+            patience: timeouts.command + Duration::from_secs(2),
+        };
+        let link = Link::start(bus, context);
+        let (closed, names) = (AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { id, clock, remote, timeouts, start_degraded, l2, link, closed, names })
+    }
+
+    /// The store, unless the node was shut down.
+    pub(crate) fn l2(&self) -> Result<&dyn L2, Error> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(&*self.l2) }
+    }
+
+    /// When L2 is to refuse a change that begins now: its caller will have given up by then (race R11).
+    /// `None` while nothing is known of L2's clock.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        Some(self.remote.earliest(self.clock.now())? + self.timeouts.command)
+    }
+
+    /// Reserves a name until the returned claim is dropped.
+    pub(crate) fn claim_name(self: &Arc<Self>, namespace: &Namespace) -> Result<NameClaim, Error> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.insert(namespace.clone()) {
+            let namespace = namespace.to_string();
+            return Err(Error::config(ConfigProblem::NamespaceInUse { namespace }));
+        }
+        Ok(NameClaim { node: Arc::clone(self), namespace: namespace.clone() })
+    }
+
+    /// Has a cache follow the bus. The receiver hears when its subscription is proved.
+    pub(crate) fn attach(
+        &self,
+        namespace: Namespace,
+        follower: Follower,
+        cache: Arc<dyn Follows>,
+    ) -> oneshot::Receiver<()> {
+        let (proved, proof) = oneshot::channel();
+        self.link.order(Order::Attach { namespace, follower, cache, proved });
+        proof
+    }
+
+    pub(crate) async fn shut_down(&self) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (done, finished) = oneshot::channel();
+        self.link.order(Order::Shutdown { done });
+        // An error means that the loop ended before; then there is nothing left to close.
+        let _ = finished.await;
+    }
+}
+
+/// The right to a namespace on a node, held by the cache of that name.
+pub(crate) struct NameClaim {
+    pub(crate) node: Arc<Node>,
+    pub(crate) namespace: Namespace,
+}
+
+impl Drop for NameClaim {
+    fn drop(&mut self) {
+        self.node.link.order(Order::Detach { namespace: self.namespace.clone() });
+        self.node.names.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.namespace);
+    }
+}

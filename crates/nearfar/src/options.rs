@@ -1,0 +1,104 @@
+//! The settings of a cache, checked.
+
+use std::time::Duration;
+
+use nearfar_core::Disconnected;
+use nearfar_core::backend::Settings;
+
+use crate::error::{ConfigProblem, Error};
+
+/// What `Cache::builder` collects. Every field's default has its reason at its setter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) ttl: Duration,
+    pub(crate) jitter: f64,
+    pub(crate) l1_ttl: Duration,
+    pub(crate) l1_max_entries: u64,
+    pub(crate) l1_max_bytes: Option<u64>,
+    pub(crate) max_staleness: Duration,
+    pub(crate) disconnected: Disconnected,
+    pub(crate) fence_window: Duration,
+    pub(crate) schema: u32,
+}
+
+/// What L1 needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct L1Options {
+    pub(crate) max_entries: u64,
+    pub(crate) max_bytes: Option<u64>,
+    /// No entry is served for longer than this.
+    pub(crate) longest_stay: Option<Duration>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(300),
+            jitter: 0.0,
+            l1_ttl: Duration::MAX,
+            l1_max_entries: 10_000,
+            l1_max_bytes: None,
+            max_staleness: Duration::from_secs(5),
+            disconnected: Disconnected::Bypass,
+            fence_window: Duration::from_secs(60),
+            schema: 0,
+        }
+    }
+}
+
+/// Lifetimes from here on count as none: a century is beyond every process and every clock's exactness.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// A shorter bound would have nodes beat more often than every 4 ms.
+const LEAST_STALENESS: Duration = Duration::from_millis(20);
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let durations = [("ttl", self.ttl), ("l1_ttl", self.l1_ttl), ("fence_window", self.fence_window)];
+        if let Some((setting, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err(Error::config(ConfigProblem::Zero { setting }));
+        }
+        let capacities = [("l1_max_entries", Some(self.l1_max_entries)), ("l1_max_bytes", self.l1_max_bytes)];
+        if let Some((setting, _)) = capacities.iter().find(|(_, capacity)| *capacity == Some(0)) {
+            return Err(Error::config(ConfigProblem::Zero { setting }));
+        }
+        if !(0.0..1.0).contains(&self.jitter) {
+            return Err(Error::config(ConfigProblem::Jitter { given: self.jitter }));
+        }
+        if self.max_staleness < LEAST_STALENESS {
+            let problem = ConfigProblem::MaxStaleness { given: self.max_staleness, least: LEAST_STALENESS };
+            return Err(Error::config(problem));
+        }
+        Ok(())
+    }
+
+    /// What the nodes of a namespace must agree on.
+    pub(crate) fn settings(&self) -> Settings {
+        // What is recorded has milliseconds; a fraction of one would disagree with itself.
+        let millis = u64::try_from(self.fence_window.as_millis()).unwrap_or(u64::MAX).max(1);
+        Settings { partitions: 1, fence_window: Duration::from_millis(millis) }
+    }
+
+    /// The lifetime of a value written now: `ttl` less its jitter; `None` for ever.
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        let ttl = limited(self.ttl)?;
+        Some(ttl.mul_f64(1.0 - self.jitter * fastrand::f64()))
+    }
+
+    /// How long L2 keeps a value: never shorter than the fence window, or a short-lived value would stop fencing.
+    pub(crate) fn keep(&self, lifetime: Option<Duration>) -> Option<Duration> {
+        lifetime.map(|lifetime| lifetime.max(self.fence_window))
+    }
+
+    pub(crate) fn l1(&self) -> L1Options {
+        L1Options {
+            max_entries: self.l1_max_entries,
+            max_bytes: self.l1_max_bytes,
+            longest_stay: limited(self.ttl.min(self.l1_ttl)),
+        }
+    }
+}
+
+fn limited(duration: Duration) -> Option<Duration> {
+    (duration < FOR_EVER).then_some(duration)
+}

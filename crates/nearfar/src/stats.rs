@@ -1,0 +1,158 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// A count that many threads add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a cache counts.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+            pub(crate) propagation: Propagation,
+        }
+
+        /// What a cache of this node has done since it was built; counts only ever grow.
+        ///
+        /// ```
+        /// # #[tokio::main(flavor = "current_thread")]
+        /// # async fn main() -> Result<(), nearfar::Error> {
+        /// let squares = nearfar::Nearfar::in_process().cache::<u64, u64>("squares").build().await?;
+        /// let load = |n| async move { Ok::<_, std::convert::Infallible>(n * n) };
+        /// squares.get_or_load(&12, load).await?;
+        /// squares.get_or_load(&12, load).await?;
+        ///
+        /// let stats = squares.stats();
+        /// assert_eq!((stats.loads, stats.l1_hits), (1, 1));
+        /// assert!(stats.trusted);
+        /// # Ok(())
+        /// # }
+        /// ```
+        #[derive(Clone, Debug, Default, PartialEq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+            /// How long invalidations by other nodes took from L2 to this node.
+            pub propagation: PropagationStats,
+            /// About how many entries L1 holds.
+            pub l1_entries: u64,
+            /// Whether this node has proof that it hears of every invalidation.
+            pub trusted: bool,
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self, l1_entries: u64, trusted: bool) -> Stats {
+                Stats {
+                    $($name: self.$name.count(),)*
+                    propagation: self.propagation.snapshot(),
+                    l1_entries,
+                    trusted,
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Reads that L1 answered.
+    l1_hits,
+    /// Reads that L2 answered.
+    l2_hits,
+    /// Reads that neither answered.
+    misses,
+    /// Reads of L2 that failed.
+    l2_failures,
+    /// Loads that gave a value.
+    loads,
+    /// Loads that failed or panicked.
+    load_failures,
+    /// Callers that joined a flight instead of loading themselves.
+    joined,
+    /// Loaded values that L2 or L1 did not take because something newer had come, or the load took too long.
+    fills_refused,
+    /// Loaded values that could not be encoded, or are too large, and so were not cached.
+    unstorable,
+    /// Values set by this node.
+    sets,
+    /// Keys invalidated by this node.
+    invalidations_sent,
+    /// Keys that other nodes set or invalidated.
+    invalidations_received,
+    /// Values dropped from L1 for want of space.
+    evictions,
+    /// Entries in L2 that could not be read: foreign, corrupt, of another codec or schema, undecodable.
+    unreadable,
+    /// Frames on the bus that could not be read.
+    bad_frames,
+    /// Times that messages may have been missed: interruptions, overruns, gaps, bad frames.
+    doubts,
+    /// Times that L1 was forgotten because nothing could prove it.
+    resyncs,
+}
+
+/// Propagation times, in microseconds.
+#[derive(Debug)]
+pub(crate) struct Propagation {
+    /// Guards the histogram; only the receive loop records, only `stats` reads.
+    times: Mutex<Histogram<u64>>,
+}
+
+impl Default for Propagation {
+    fn default() -> Self {
+        let times = Histogram::new_with_max(Self::LONGEST, 2).expect("the bounds are constant and valid");
+        Self { times: Mutex::new(times) }
+    }
+}
+
+impl Propagation {
+    /// An hour. Longer times are recorded as this.
+    const LONGEST: u64 = 3_600_000_000;
+
+    pub(crate) fn record(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
+    }
+
+    fn snapshot(&self) -> PropagationStats {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = |quantile| Duration::from_micros(times.value_at_quantile(quantile));
+        PropagationStats { messages: times.len(), p50: at(0.5), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+/// How long invalidations by other nodes took, from their execution in L2 until this node had dropped its copies.
+///
+/// Measured against L2's clock as the last beat shows it, so the round trip of that beat is the precision and the
+/// figures err on the long side.
+///
+/// ```
+/// assert_eq!(nearfar::PropagationStats::default().messages, 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PropagationStats {
+    /// How many messages were measured.
+    pub messages: u64,
+    /// The median.
+    pub p50: Duration,
+    /// The 99th percentile.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}

@@ -1,0 +1,235 @@
+//! A slow read or load never puts an old value back. Names of races as in `docs/protocol.md`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nearfar::{Cache, Tier};
+use nearfar_testkit::eventually;
+use nearfar_tests::{Valve, on_every_backend};
+
+/// A loader that reads the row at once and comes back with it when the valve lets it.
+fn slow_origin(
+    row: &Arc<AtomicU64>,
+    valve: &Valve,
+) -> impl FnOnce(String) -> futures_util::future::BoxFuture<'static, Result<String, Infallible>> + Send + 'static
+{
+    let (row, valve) = (Arc::clone(row), valve.clone());
+    move |_| {
+        Box::pin(async move {
+            let revision = row.load(Ordering::SeqCst);
+            valve.pass().await;
+            Ok(format!("row {revision}"))
+        })
+    }
+}
+
+async fn applied(cache: &Cache<String, String>, messages: u64) {
+    eventually("the messages are applied", async || cache.stats().invalidations_received >= messages).await;
+}
+
+on_every_backend! {
+    /// R1: B reads L2 and pauses before its L1 insert; A writes and B handles the message, with nothing to evict yet;
+    /// B goes on. Without the ticket B keeps the old value until its ttl.
+    async fn a_read_that_an_invalidation_overtook_is_not_kept(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        here.set("k", "old".into()).await.unwrap();
+        applied(&there, 1).await;
+
+        b.valves.reads.close();
+        let reader = tokio::spawn({
+            let there = there.clone();
+            async move { there.get("k").await.unwrap().unwrap().clone() }
+        });
+        b.valves.reads.holds(1).await;
+        here.set("k", "new".into()).await.unwrap();
+        applied(&there, 2).await;
+        b.valves.reads.open();
+
+        assert_eq!(*reader.await.unwrap(), "old", "the read began before the write");
+        assert!(there.peek("k").is_none(), "and is not kept");
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+    }
+
+    /// R1 with a `clear` in the place of the write.
+    async fn a_read_that_a_clear_overtook_is_not_kept(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        here.set("k", "old".into()).await.unwrap();
+        there.set("marker", "warm".into()).await.unwrap();
+
+        b.valves.reads.close();
+        let reader = tokio::spawn({
+            let there = there.clone();
+            async move { there.get("k").await.unwrap() }
+        });
+        b.valves.reads.holds(1).await;
+        here.clear().await.unwrap();
+        eventually("the message arrives", async || there.peek("marker").is_none()).await;
+        b.valves.reads.open();
+
+        assert!(reader.await.unwrap().is_some());
+        assert!(there.peek("k").is_none());
+        assert!(there.get("k").await.unwrap().is_none());
+    }
+
+    /// R3: B's loader has read the old row; A commits and invalidates; B's fill arrives. Without the version check in
+    /// L2 every node is stale until the ttl.
+    async fn a_late_fill_never_overwrites_a_newer_truth(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        loading.close();
+        let loader = tokio::spawn({
+            let (there, load) = (there.clone(), slow_origin(&row, &loading));
+            async move { there.get_or_load("k", load).await.unwrap().clone() }
+        });
+        loading.holds(1).await;
+
+        row.store(2, Ordering::SeqCst);
+        here.invalidate("k").await.unwrap();
+        loading.open();
+
+        assert_eq!(*loader.await.unwrap(), "row 1", "the load began before the invalidation");
+        assert_eq!(there.stats().fills_refused, 1);
+        for cache in [&here, &there] {
+            assert!(cache.get("k").await.unwrap().is_none(), "L2 and every L1 are free of the old row");
+        }
+        let fresh = there.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        assert_eq!((fresh.as_str(), fresh.tier()), ("row 2", Tier::Loader));
+    }
+
+    /// R3 with a `set` in the place of the invalidation: a value fences as a tombstone does.
+    async fn a_late_fill_never_overwrites_a_newer_value(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        loading.close();
+        let loader = tokio::spawn({
+            let (there, load) = (there.clone(), slow_origin(&row, &loading));
+            async move { there.get_or_load("k", load).await.unwrap().clone() }
+        });
+        loading.holds(1).await;
+        here.set("k", "row 2".into()).await.unwrap();
+        loading.open();
+        loader.await.unwrap();
+        for cache in [&here, &there] {
+            assert_eq!(*cache.get("k").await.unwrap().unwrap(), "row 2");
+        }
+    }
+
+    /// R22: a clear, or a flush of the server, races a fill. What was read before belongs to a history that is over.
+    async fn a_fill_that_a_clear_or_flush_overtook_is_refused(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        for flush in [false, true] {
+            let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+            loading.close();
+            let loader = tokio::spawn({
+                let (there, load) = (there.clone(), slow_origin(&row, &loading));
+                async move { there.get_or_load("k", load).await.unwrap().clone() }
+            });
+            loading.holds(1).await;
+            if flush {
+                world.flush().await;
+            } else {
+                here.clear().await.unwrap();
+            }
+            here.invalidate("another key").await.unwrap();
+            loading.open();
+            loader.await.unwrap();
+            assert!(here.get("k").await.unwrap().is_none(), "flush: {flush}");
+        }
+        assert_eq!(there.stats().fills_refused, 2);
+    }
+
+    /// A one-second ttl must not open R3 again: the value is gone for readers, and still fences.
+    async fn a_value_that_has_expired_still_fences(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let ttl = Duration::from_millis(30);
+        let build = async |node: &nearfar_tests::Node| -> Cache<String, String> {
+            node.nearfar.cache("short").ttl(ttl).build().await.unwrap()
+        };
+        let (here, there) = (build(&a).await, build(&b).await);
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        loading.close();
+        let loader = tokio::spawn({
+            let (there, load) = (there.clone(), slow_origin(&row, &loading));
+            async move { there.get_or_load("k", load).await.unwrap().clone() }
+        });
+        loading.holds(1).await;
+        here.set("k", "row 2".into()).await.unwrap();
+        eventually("the value expires", async || here.get("k").await.unwrap().is_none()).await;
+        loading.open();
+        loader.await.unwrap();
+        assert_eq!(there.stats().fills_refused, 1);
+        assert!(here.get("k").await.unwrap().is_none());
+    }
+
+    /// A load that takes longer than the fence window could find its tombstone gone.
+    async fn a_load_longer_than_the_fence_window_is_stored_nowhere(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let window = Duration::from_millis(50);
+        let build = async |node: &nearfar_tests::Node| -> Cache<String, String> {
+            node.nearfar.cache("windowed").fence_window(window).build().await.unwrap()
+        };
+        let (here, there) = (build(&a).await, build(&b).await);
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        loading.close();
+        let loader = tokio::spawn({
+            let (there, load) = (there.clone(), slow_origin(&row, &loading));
+            async move { there.get_or_load("k", load).await.unwrap().clone() }
+        });
+        loading.holds(1).await;
+        row.store(2, Ordering::SeqCst);
+        here.invalidate("k").await.unwrap();
+        // The window is the thing under test; it has passed when a tombstone of now is gone for certain.
+        nearfar_testkit::let_pass(window * 2).await;
+        loading.open();
+        assert_eq!(*loader.await.unwrap(), "row 1", "its caller gets it all the same");
+        assert!(there.peek("k").is_none());
+        assert!(here.get("k").await.unwrap().is_none());
+        assert_eq!(there.stats().fills_refused, 1);
+    }
+
+    /// R18: the loader succeeds, the write to L2 fails. The value is not thrown away.
+    async fn a_fill_that_fails_costs_the_caller_nothing(world: World) {
+        let node = world.node().await;
+        let cache = node.texts().await;
+        node.valves.refuse_fills();
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        let loaded = cache.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        assert_eq!(*loaded, "row 1");
+        assert_eq!(*cache.peek("k").unwrap(), "row 1", "L1 has it");
+        assert_eq!(cache.stats().l2_failures, 1);
+    }
+
+    /// R27: a fill that is broadcast as if it were a write has the nodes evict each other's fresh copies in a loop.
+    async fn a_fill_is_not_broadcast(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        here.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        there.get("k").await.unwrap();
+        here.invalidate("another key").await.unwrap();
+        applied(&there, 1).await;
+        assert_eq!(there.stats().invalidations_received, 1, "the invalidation alone");
+        assert!(here.peek("k").is_some() && there.peek("k").is_some());
+    }
+
+    /// R12: a message is late; the node has read a newer value meanwhile. The message must not take it away, let alone
+    /// bring the old one.
+    async fn a_late_message_does_not_evict_a_newer_copy(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        b.valves.bus.close();
+        here.set("k", "old".into()).await.unwrap();
+        here.set("k", "new".into()).await.unwrap();
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+        b.valves.bus.open();
+        applied(&there, 2).await;
+        assert_eq!(*there.peek("k").unwrap(), "new");
+    }
+}

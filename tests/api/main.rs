@@ -1,0 +1,12 @@
+//! What a cache promises, on every backend that it has.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod basics;
+mod fills;
+mod flights;
+mod hammer;
+mod lifetimes;
+mod outages;
+mod subscriptions;

@@ -1,0 +1,137 @@
+//! What a node does when it may have missed something.
+
+use nearfar::backend::BusEvent;
+use nearfar::{Cache, Tier};
+use nearfar_core::{Doubt, Message, MessageBody, Namespace, NodeId, Version};
+use nearfar_testkit::eventually;
+use nearfar_tests::{Node, on_every_backend, trusted};
+
+async fn doubted(cache: &Cache<String, String>) {
+    eventually("the node doubts", async || cache.stats().doubts > 0).await;
+}
+
+/// A node with a warm copy of `k`, beside another that writes.
+async fn warm_pair(a: &Node, b: &Node) -> (Cache<String, String>, Cache<String, String>) {
+    let (here, there) = (a.texts().await, b.texts().await);
+    here.set("k", "old".into()).await.unwrap();
+    eventually("the copy is warm", async || {
+        there.get("k").await.unwrap().is_some_and(|entry| entry.tier() == Tier::L1)
+    })
+    .await;
+    (here, there)
+}
+
+on_every_backend! {
+    /// R6: B's subscription drops, A writes, B subscribes again and goes on serving L1.
+    async fn a_node_that_missed_a_message_serves_nothing_from_before(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        world.isolate(&b).await;
+        eventually("B notices", async || !there.stats().trusted).await;
+        here.set("k", "new".into()).await.unwrap();
+        assert!(there.peek("k").is_none(), "not from L1 in between");
+
+        world.rejoin(&b).await;
+        eventually("B is back", async || {
+            assert_ne!(there.peek("k").as_deref().map(String::as_str), Some("old"));
+            there.stats().trusted
+        })
+        .await;
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+    }
+
+    async fn a_subscription_that_was_interrupted_for_a_moment_heals(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        for round in 0..5 {
+            let doubts = there.stats().doubts;
+            world.interrupt_subscriptions().await;
+            here.set("k", format!("new {round}")).await.unwrap();
+            eventually("B notices", async || there.stats().doubts > doubts).await;
+            trusted(&there).await;
+            assert_eq!(*there.get("k").await.unwrap().unwrap(), format!("new {round}"));
+        }
+    }
+
+    /// R9: a burst of invalidations while the handler is slow. The receive queue is bounded, so it overruns; the node
+    /// must know, and forget.
+    async fn a_burst_that_overruns_the_receive_queue_is_noticed(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        b.valves.bus.close();
+        here.set("k", "new".into()).await.unwrap();
+        let burst = (0..10_000).map(|key: u32| {
+            let here = here.clone();
+            async move { here.invalidate(&key.to_string()).await.unwrap() }
+        });
+        // Some at a time: this is about the receiver.
+        futures_util::stream::StreamExt::for_each_concurrent(futures_util::stream::iter(burst), 64, async |burst| {
+            burst.await;
+        })
+        .await;
+        b.valves.bus.open();
+        doubted(&there).await;
+        trusted(&there).await;
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+        assert_eq!(here.stats().invalidations_sent, 10_000);
+    }
+
+    /// FLUSHALL says nothing to anybody; the next beat finds another history.
+    async fn a_flushed_server_is_noticed_at_the_next_beat(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        world.flush().await;
+        for cache in [&here, &there] {
+            eventually("the copy is forgotten", async || cache.peek("k").is_none()).await;
+            assert!(cache.get("k").await.unwrap().is_none());
+            trusted(cache).await;
+        }
+        here.set("k", "new".into()).await.unwrap();
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+    }
+
+    async fn a_sequence_gap_makes_a_node_forget(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (_here, there) = warm_pair(&a, &b).await;
+        let resyncs = there.stats().resyncs;
+        let namespace = Namespace::new("texts").unwrap();
+        let body = MessageBody::Keys(vec!["elsewhere".into()]);
+        let unlinked = Message::encode(NodeId::new(9), &body);
+        let frame = Message::stamped(&unlinked, Version::new(u64::MAX), Version::new(u64::MAX - 1));
+        b.valves.inject(BusEvent::Message { namespace, frame });
+        doubted(&there).await;
+        eventually("it resyncs", async || there.stats().resyncs > resyncs).await;
+        assert_eq!(there.get("k").await.unwrap().unwrap().tier(), Tier::L2);
+    }
+
+    /// Whatever a program publishes on the channel: a frame that cannot be read may have been a message.
+    async fn frames_that_cannot_be_read_make_a_node_forget(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (_here, there) = warm_pair(&a, &b).await;
+        let namespace = Namespace::new("texts").unwrap();
+        let frames: [&'static [u8]; 5] =
+            [b"", b"hello", b"NM", b"NM\x09\x01", b"NM\x01\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"];
+        for (count, frame) in frames.into_iter().enumerate() {
+            let (namespace, frame) = (namespace.clone(), frame.into());
+            b.valves.inject(BusEvent::Message { namespace, frame });
+            eventually("it is counted", async || there.stats().bad_frames > count as u64).await;
+        }
+        b.valves.inject(BusEvent::Echo { namespace, frame: "NE?".into() });
+        eventually("it is counted", async || there.stats().bad_frames == 6).await;
+        trusted(&there).await;
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "old");
+    }
+
+    async fn a_doubt_in_one_moment_does_not_outlast_its_repair(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (_here, there) = warm_pair(&a, &b).await;
+        for _ in 0..20 {
+            let resyncs = there.stats().resyncs;
+            b.valves.inject(BusEvent::Doubt(Doubt::TopologyChanged));
+            eventually("it resyncs", async || there.stats().resyncs > resyncs).await;
+            trusted(&there).await;
+        }
+        there.get("k").await.unwrap();
+        assert_eq!(there.get("k").await.unwrap().unwrap().tier(), Tier::L1);
+    }
+}

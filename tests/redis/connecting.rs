@@ -1,0 +1,106 @@
+//! Finding the server, or not.
+
+use std::time::Duration;
+
+use nearfar::{Cache, ErrorKind, Nearfar, Tier};
+use nearfar_testkit::{FaultProxy, RedisServer, eventually};
+use nearfar_tests::trusted;
+
+const SOON: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_a_clear_error_without_secrets() {
+    let server = RedisServer::start().await;
+    let proxy = FaultProxy::start(server.port()).await;
+    proxy.refuse().await;
+    let url = format!("redis://user:hunter2@127.0.0.1:{}", proxy.port());
+    let refused = Nearfar::builder().connect_timeout(SOON).connect(&url).await.unwrap_err();
+    assert!(refused.is_unavailable());
+    let texts = format!("{refused} {refused:?} {:?}", std::error::Error::source(&refused));
+    assert!(texts.contains(&format!("127.0.0.1:{}", proxy.port())), "{texts}");
+    assert!(!texts.contains("hunter2"), "{texts}");
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_a_clear_error_without_secrets() {
+    for url in
+        ["", "localhost", "http://:hunter2@localhost", "redis://:hunter2@", "redis://:hunter2@host:port"]
+    {
+        let refused = Nearfar::builder().connect_timeout(SOON).connect(url).await.unwrap_err();
+        let texts = format!("{refused} {refused:?}");
+        assert!(!texts.contains("hunter2"), "{texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_a_clear_error_without_secrets() {
+    let server = RedisServer::start().await;
+    assert!(server.command(&["CONFIG", "SET", "requirepass", "correct"]).await.is_ok());
+    let url = format!("redis://:hunter2@127.0.0.1:{}", server.port());
+    let refused = Nearfar::builder().connect_timeout(SOON).connect(&url).await.unwrap_err();
+    let texts = format!("{refused} {refused:?}");
+    assert!(texts.contains("WRONGPASS"), "{texts}");
+    assert!(!texts.contains("hunter2"), "{texts}");
+}
+
+#[tokio::test]
+async fn a_node_that_starts_without_a_server_loads_and_heals_when_it_comes() {
+    let mut server = RedisServer::start().await;
+    server.kill().await;
+    let nearfar = Nearfar::builder().start_degraded().connect(&server.url()).await.unwrap();
+    let cache: Cache<u64, u64> = nearfar.cache("n").build().await.unwrap();
+    let load = |n| async move { Ok::<_, std::io::Error>(n) };
+    assert_eq!(cache.get_or_load(&1, load).await.unwrap().tier(), Tier::Loader);
+    assert!(cache.set(&1, 1).await.unwrap_err().is_unavailable());
+    assert!(!cache.stats().trusted);
+
+    server.restart_empty().await;
+    trusted(&cache).await;
+    cache.set(&1, 2).await.unwrap();
+    assert_eq!(*cache.get(&1).await.unwrap().unwrap(), 2);
+}
+
+/// A refused SUBSCRIBE on a connection that carries commands would shift their replies by one; here it only means that
+/// nothing is proved.
+#[tokio::test]
+async fn a_user_who_may_not_subscribe_is_told_so() {
+    let server = RedisServer::start().await;
+    let rights = ["ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels"];
+    assert!(server.command(&rights).await.is_ok());
+    let url = format!("redis://deaf:pw@127.0.0.1:{}", server.port());
+    let nearfar = Nearfar::builder().connect_timeout(SOON).connect(&url).await.unwrap();
+    let refused = nearfar.cache::<u64, u64>("n").build().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("channels"), "{refused}");
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_closes_every_connection() {
+    let server = RedisServer::start().await;
+    let clients = async || {
+        let list = server.command(&["CLIENT", "LIST"]).await;
+        list.text().unwrap().lines().count()
+    };
+    let nobody = clients().await;
+    let nearfar = Nearfar::connect(&server.url()).await.unwrap();
+    let cache: Cache<u64, u64> = nearfar.cache("n").build().await.unwrap();
+    assert_eq!(clients().await, nobody + 2, "one for commands, one for the subscription");
+    drop(nearfar);
+    cache.set(&1, 1).await.unwrap();
+    drop(cache);
+    eventually("they are closed", async || clients().await == nobody).await;
+}
+
+#[tokio::test]
+async fn shutdown_says_goodbye_and_closes_every_connection() {
+    let server = RedisServer::start().await;
+    let nearfar = Nearfar::connect(&server.url()).await.unwrap();
+    let _cache: Cache<u64, u64> = nearfar.cache("n").build().await.unwrap();
+    assert_eq!(server.command(&["ZCARD", "{n.0}#nodes"]).await.int(), Some(1));
+    nearfar.shutdown().await;
+    assert_eq!(server.command(&["ZCARD", "{n.0}#nodes"]).await.int(), Some(0));
+    eventually("they are closed", async || {
+        server.command(&["CLIENT", "LIST"]).await.text().unwrap().lines().count() == 1
+    })
+    .await;
+}

@@ -1,0 +1,7 @@
+//! What only a real server can show.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod connecting;
+mod faults;
+mod footprint;

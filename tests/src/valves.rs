@@ -1,0 +1,192 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
+use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Namespace, NodeId, Snapshot, Version};
+use tokio::sync::{Notify, watch};
+
+/// Something that a test can stop a node at. Open to begin with.
+#[derive(Clone, Debug)]
+pub struct Valve {
+    open: watch::Sender<bool>,
+    held: watch::Sender<usize>,
+}
+
+impl Default for Valve {
+    fn default() -> Self {
+        Self { open: watch::Sender::new(true), held: watch::Sender::new(0) }
+    }
+}
+
+impl Valve {
+    /// Whoever comes from now on waits.
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Whoever waits goes on.
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Waits until so many wait at the valve.
+    pub async fn holds(&self, count: usize) {
+        self.held.subscribe().wait_for(|held| *held == count).await.expect("the valve exists");
+    }
+
+    /// Waits while the valve is closed.
+    pub async fn pass(&self) {
+        if *self.open.borrow() {
+            return;
+        }
+        let held = Held::at(&self.held);
+        self.open.subscribe().wait_for(|open| *open).await.expect("the valve exists");
+        drop(held);
+    }
+}
+
+struct Held<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Held<'a> {
+    fn at(held: &'a watch::Sender<usize>) -> Self {
+        held.send_modify(|count| *count += 1);
+        Self(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// The valves of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Valves {
+    /// After L2 has answered a read, before the node has it.
+    pub reads: Valve,
+    /// Before a fill is sent.
+    pub fills: Valve,
+    /// Before a change is sent.
+    pub changes: Valve,
+    /// Before the node takes the next event off the bus.
+    pub bus: Valve,
+    injected: Arc<Injected>,
+    refuse_fills: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Debug, Default)]
+struct Injected {
+    events: Mutex<VecDeque<BusEvent>>,
+    came: Notify,
+}
+
+impl Valves {
+    /// Has the bus deliver this next.
+    pub fn inject(&self, event: BusEvent) {
+        self.injected.events.lock().expect("no test panics in here").push_back(event);
+        self.injected.came.notify_one();
+    }
+
+    /// Has every fill fail from now on.
+    pub fn refuse_fills(&self) {
+        self.refuse_fills.send_replace(true);
+    }
+
+    pub(crate) fn wrap(&self, l2: Arc<dyn L2>, bus: Box<dyn Bus>) -> (Arc<dyn L2>, Box<dyn Bus>) {
+        let valves = self.clone();
+        (Arc::new(ValvedL2 { valves: valves.clone(), inner: l2 }), Box::new(ValvedBus { valves, inner: bus }))
+    }
+}
+
+#[derive(Debug)]
+struct ValvedL2 {
+    valves: Valves,
+    inner: Arc<dyn L2>,
+}
+
+#[async_trait]
+impl L2 for ValvedL2 {
+    async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        self.inner.open(namespace, settings).await
+    }
+
+    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let snapshot = self.inner.read(namespace, key).await;
+        self.valves.reads.pass().await;
+        snapshot
+    }
+
+    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
+        self.valves.changes.pass().await;
+        self.inner.change(namespace, change).await
+    }
+
+    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.valves.fills.pass().await;
+        if *self.valves.refuse_fills.borrow() {
+            return Err(L2Error::TimedOut);
+        }
+        self.inner.fill(namespace, fill).await
+    }
+
+    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.inner.beat(namespace, beat).await
+    }
+
+    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
+        self.inner.leave(namespace, node).await
+    }
+
+    fn reconnect(&self) {
+        self.inner.reconnect();
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+struct ValvedBus {
+    valves: Valves,
+    inner: Box<dyn Bus>,
+}
+
+impl fmt::Debug for ValvedBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValvedBus").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Bus for ValvedBus {
+    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
+        self.inner.subscribe(namespace, node);
+    }
+
+    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
+        self.inner.unsubscribe(namespace, node);
+    }
+
+    fn reconnect(&mut self) {
+        self.inner.reconnect();
+    }
+
+    async fn next(&mut self) -> Option<BusEvent> {
+        loop {
+            // Before an event is taken, so that dropping this future loses none.
+            self.valves.bus.pass().await;
+            let injected = self.valves.injected.events.lock().expect("no test panics in here").pop_front();
+            if injected.is_some() {
+                return injected;
+            }
+            tokio::select! {
+                event = self.inner.next() => return event,
+                () = self.valves.injected.came.notified() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nearfar::backend::{Bus, L2};
+use nearfar::{Cache, InProcess, Nearfar};
+use nearfar_redis::{OnUnreachable, RedisOptions};
+use nearfar_testkit::{Cut, FaultProxy, RedisServer, eventually};
+
+use crate::Valves;
+
+/// A shared store that nodes can be put on.
+#[derive(Debug)]
+pub enum World {
+    /// In memory.
+    InProcess(InProcess),
+    /// On a real server of this test's own, each node behind a proxy that lives as long as the world.
+    Redis(Box<RedisServer>, Mutex<Vec<Arc<FaultProxy>>>),
+}
+
+/// One node, as a process would be.
+#[derive(Debug)]
+pub struct Node {
+    /// The handle.
+    pub nearfar: Nearfar,
+    /// Where it can be stopped.
+    pub valves: Valves,
+    /// What its connections go through, if there are any.
+    proxy: Option<Arc<FaultProxy>>,
+}
+
+impl Node {
+    /// A cache of strings by strings with default settings.
+    pub async fn texts(&self) -> Cache<String, String> {
+        self.nearfar.cache("texts").build().await.expect("the store is up")
+    }
+}
+
+impl World {
+    /// A world in memory.
+    pub fn in_process() -> Self {
+        Self::InProcess(InProcess::new())
+    }
+
+    /// A world on a server that starts now.
+    pub async fn redis() -> Self {
+        Self::Redis(Box::new(RedisServer::start().await), Mutex::default())
+    }
+
+    /// A new node.
+    pub async fn node(&self) -> Node {
+        let valves = Valves::default();
+        match self {
+            Self::InProcess(shared) => {
+                let (l2, bus) = shared.backend();
+                let (l2, bus) = valves.wrap(l2, bus);
+                Node { nearfar: Nearfar::builder().tokio_time().backend(l2, bus), valves, proxy: None }
+            }
+            Self::Redis(server, proxies) => {
+                let proxy = Arc::new(FaultProxy::start(server.port()).await);
+                proxies.lock().expect("no test panics in here").push(Arc::clone(&proxy));
+                let (l2, bus) = redis_backend(proxy.url()).await;
+                let (l2, bus) = valves.wrap(l2, bus);
+                Node { nearfar: Nearfar::builder().backend(l2, bus), valves, proxy: Some(proxy) }
+            }
+        }
+    }
+
+    /// A raw way to the store, as a program that is not a node would have it.
+    pub async fn backend(&self) -> (Arc<dyn L2>, Box<dyn Bus>) {
+        match self {
+            Self::InProcess(shared) => shared.backend(),
+            Self::Redis(server, _) => redis_backend(server.url()).await,
+        }
+    }
+
+    /// Has a node miss every message until it rejoins. On a server all its connections are down; in process every
+    /// node's subscription is.
+    pub async fn isolate(&self, node: &Node) {
+        match (self, &node.proxy) {
+            (Self::InProcess(shared), _) => shared.cut_bus(),
+            (Self::Redis(..), proxy) => {
+                let proxy = proxy.as_ref().expect("nodes on a server have one");
+                proxy.refuse().await;
+                proxy.cut(Cut::Reset).await;
+            }
+        }
+    }
+
+    /// Ends what [`isolate`](Self::isolate) began.
+    pub async fn rejoin(&self, node: &Node) {
+        match (self, &node.proxy) {
+            (Self::InProcess(shared), _) => shared.heal_bus(),
+            (Self::Redis(..), proxy) => proxy.as_ref().expect("nodes on a server have one").accept().await,
+        }
+    }
+
+    /// Loses everything in the store, as an operator's `FLUSHALL` does.
+    pub async fn flush(&self) {
+        match self {
+            Self::InProcess(shared) => shared.flush(),
+            Self::Redis(server, _) => assert!(server.command(&["FLUSHALL"]).await.is_ok()),
+        }
+    }
+
+    /// Interrupts every subscription for a moment. What is published in that moment is lost.
+    pub async fn interrupt_subscriptions(&self) {
+        match self {
+            Self::InProcess(shared) => {
+                shared.cut_bus();
+                shared.heal_bus();
+            }
+            Self::Redis(server, _) => {
+                server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+            }
+        }
+    }
+}
+
+async fn redis_backend(url: String) -> (Arc<dyn L2>, Box<dyn Bus>) {
+    let options = RedisOptions {
+        url,
+        connect_timeout: Duration::from_secs(5),
+        command_timeout: Duration::from_secs(1),
+        log_len: 10_000,
+        on_unreachable: OnUnreachable::Fail,
+    };
+    let (l2, bus) = nearfar_redis::connect(options).await.expect("the server is up");
+    (Arc::new(l2), Box::new(bus))
+}
+
+/// Waits until a cache has proof that it hears of every invalidation.
+pub async fn trusted<K, V>(cache: &Cache<K, V>)
+where
+    K: nearfar::CacheKey,
+    V: Send + Sync + 'static,
+{
+    eventually("the node trusts its subscription", async || cache.stats().trusted).await;
+}
