@@ -287,6 +287,16 @@ impl Partition {
         (BeatReply { sequence, time: now }, Echo { beat, sequence, time: now })
     }
 
+    /// How many entries it holds, expired ones that were not swept out yet included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes a node off the list of live ones.
     pub fn leave(&mut self, node: NodeId) {
         self.nodes.remove(&node);

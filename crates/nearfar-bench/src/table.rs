@@ -1,0 +1,51 @@
+use std::fmt;
+
+/// Rows of figures.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    work: String,
+    unit: &'static str,
+    bare: f64,
+    ours: f64,
+    ratio: f64,
+}
+
+impl Table {
+    /// Adds a row: pairs of a bare measurement and ours, taken in turn.
+    pub(crate) fn add(&mut self, work: impl Into<String>, unit: &'static str, pairs: &[(f64, f64)]) {
+        let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
+        let row = Row {
+            work: work.into(),
+            unit,
+            bare: of(|pair| pair.0),
+            ours: of(|pair| pair.1),
+            ratio: of(|pair| pair.1 / pair.0),
+        };
+        eprintln!("{row}");
+        self.rows.push(row);
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { work, unit, bare, ours, ratio } = self;
+        write!(f, "{work:<58} {bare:>10.1} {ours:>10.1} {unit:<8} {ratio:>6.2}")
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<58} {:>10} {:>10} {:<8} {:>6}", "work", "bare", "nearfar", "unit", "ratio")?;
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+    }
+}

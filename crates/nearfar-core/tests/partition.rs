@@ -1,0 +1,132 @@
+//! What one atomic step does to the shared store.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar_core::{
+    BeatId, Change, Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody,
+    Moment, NodeId, Partition, Version,
+};
+
+const NODE: NodeId = NodeId::new(1);
+const KEEP: Duration = Duration::from_secs(60);
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_micros(1_000_000_000) + Duration::from_secs(seconds)
+}
+
+fn write(key: &'static str) -> KeyWrite {
+    let envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &Bytes::new(), b"v");
+    KeyWrite { key: key.into(), envelope, keep: Some(KEEP) }
+}
+
+fn fill(key: &'static str, base: Version) -> Fill {
+    Fill { write: write(key), base, deadline: Moment::NEVER }
+}
+
+fn change(partition: &mut Partition, now: Moment, change: &Change) -> Version {
+    partition.change(now, change).unwrap().0
+}
+
+fn invalidation(key: &'static str) -> Change {
+    Change::invalidate(NODE, vec![key.into()], KEEP)
+}
+
+#[test]
+fn messages_form_a_chain_and_numbers_follow_the_clock() {
+    let mut partition = Partition::new(10);
+    let mut previous = None;
+    for (now, key) in [(at(1), "a"), (at(1), "b"), (at(5), "c"), (at(2), "d")] {
+        let (version, frame) = partition.change(now, &Change::set(NODE, write(key))).unwrap();
+        let message = Message::decode(&frame).unwrap();
+        assert_eq!((message.sequence, message.origin), (version, NODE));
+        assert_eq!(message.body, MessageBody::Keys(vec![key.into()]));
+        if let Some(previous) = previous {
+            assert_eq!(message.previous, previous);
+        }
+        assert!(version > message.previous && version.number() >= now.micros());
+        previous = Some(version);
+    }
+}
+
+#[test]
+fn a_history_after_a_loss_is_above_the_one_before() {
+    let mut partition = Partition::new(10);
+    let before = change(&mut partition, at(1), &invalidation("k"));
+    let mut partition = Partition::new(10);
+    let after = change(&mut partition, at(2), &invalidation("k"));
+    assert!(after > before);
+    assert_eq!(
+        partition.fill(at(2), &fill("other", before)),
+        FillOutcome::Refused,
+        "of a history that is over"
+    );
+}
+
+#[test]
+fn a_fill_yields_to_whatever_is_newer_than_its_base() {
+    let mut partition = Partition::new(10);
+    let base = partition.beat(at(0), NODE, BeatId::new(1), KEEP).0.sequence;
+    assert_eq!(partition.fill(at(0), &fill("k", base)), FillOutcome::Stored);
+
+    let newer = change(&mut partition, at(1), &invalidation("k"));
+    assert_eq!(partition.fill(at(1), &fill("k", base)), FillOutcome::Refused);
+    assert_eq!(partition.fill(at(1), &fill("k", newer)), FillOutcome::Stored);
+    let stored = Envelope::decode(&partition.read(at(1), b"k").envelope.unwrap()).unwrap();
+    assert_eq!((stored.stamp.version, stored.stamp.written_at), (newer, at(1)));
+
+    let cleared = change(&mut partition, at(2), &Change::clear(NODE));
+    assert_eq!(partition.fill(at(2), &fill("k", newer)), FillOutcome::Refused);
+    assert_eq!(partition.fill(at(2), &fill("k", cleared)), FillOutcome::Stored);
+}
+
+#[test]
+fn a_fill_without_a_history_is_refused() {
+    let mut partition = Partition::new(10);
+    assert_eq!(partition.fill(at(0), &fill("k", Version::new(7))), FillOutcome::Refused);
+}
+
+#[test]
+fn nothing_happens_after_a_deadline() {
+    let mut partition = Partition::new(10);
+    let base = partition.beat(at(0), NODE, BeatId::new(1), KEEP).0.sequence;
+    assert!(partition.change(at(2), &invalidation("k").by(at(1))).is_none());
+    let late = Fill { deadline: at(1), ..fill("k", base) };
+    assert_eq!(partition.fill(at(2), &late), FillOutcome::Late);
+    assert_eq!(partition.read(at(2), b"k").envelope, None);
+    assert_eq!(partition.read(at(2), b"k").head.unwrap().sequence, base);
+}
+
+#[test]
+fn what_expired_is_swept_out_in_time() {
+    let mut partition = Partition::new(10);
+    for key in 0..10_000_u32 {
+        let key = Bytes::from(key.to_be_bytes().to_vec());
+        let write = KeyWrite { key, keep: Some(Duration::from_micros(1)), ..write("") };
+        change(&mut partition, at(key_second(&write)), &Change::set(NODE, write));
+    }
+    assert!(partition.len() <= 1_025, "{}", partition.len());
+}
+
+fn key_second(write: &KeyWrite) -> u64 {
+    u64::from(u32::from_be_bytes(write.key[..].try_into().unwrap()))
+}
+
+#[test]
+fn the_log_keeps_the_last_messages_and_the_list_the_live_nodes() {
+    let mut partition = Partition::new(3);
+    let versions: Vec<_> = (0..5).map(|n| change(&mut partition, at(n), &invalidation("k"))).collect();
+    let logged = |partition: &Partition, since| partition.log_after(since).count();
+    assert_eq!(logged(&partition, Version::UNKNOWN), 3);
+    assert_eq!(logged(&partition, versions[3]), 1);
+
+    partition.beat(at(0), NodeId::new(1), BeatId::new(1), KEEP);
+    partition.beat(at(50), NodeId::new(2), BeatId::new(1), KEEP);
+    assert_eq!(partition.nodes().count(), 2);
+    partition.beat(at(61), NodeId::new(3), BeatId::new(1), KEEP);
+    assert_eq!(partition.nodes().collect::<Vec<_>>(), [NodeId::new(2), NodeId::new(3)]);
+    partition.leave(NodeId::new(2));
+    assert_eq!(partition.nodes().collect::<Vec<_>>(), [NodeId::new(3)]);
+}
