@@ -1,17 +1,16 @@
 //! Your service's unit tests: several nodes in one process, outages on command, no Redis and no waiting.
 //!
-//! ```text
-//! cargo test --example test_your_service
-//! ```
+//! Run them with `cargo test --example test_your_service`.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nearfar::{Cache, Error, InProcess, Nearfar};
 
 /// In place of your database, which all nodes share.
 type Database = Arc<Mutex<HashMap<u64, String>>>;
+const UNHURT: &str = "nobody panics with the lock in hand";
 
 /// One node of a service that knows names. It takes a `Nearfar`, and neither knows nor cares what is behind it.
 struct Names {
@@ -26,20 +25,18 @@ impl Names {
 
     async fn name(&self, id: u64) -> Result<String, Error> {
         let database = Arc::clone(&self.database);
-        let load = async move |id| Ok::<_, Infallible>(lock(&database).get(&id).cloned().unwrap_or_default());
+        let load = async move |id| {
+            Ok::<_, Infallible>(database.lock().expect(UNHURT).get(&id).cloned().unwrap_or_default())
+        };
         Ok(self.cache.get_or_load(&id, load).await?.to_string())
     }
 
     /// An error means: it is in the database, but other nodes may not know of it. Call it again.
     async fn rename(&self, id: u64, name: &str) -> Result<(), Error> {
-        lock(&self.database).insert(id, name.to_owned());
+        self.database.lock().expect(UNHURT).insert(id, name.to_owned());
         self.cache.invalidate(&id).await?;
         Ok(())
     }
-}
-
-fn lock(database: &Database) -> std::sync::MutexGuard<'_, HashMap<u64, String>> {
-    database.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two nodes, one database, and the store between them for the test to disturb.
@@ -54,8 +51,7 @@ async fn two_nodes() -> Result<(Names, Names, InProcess), Error> {
 async fn main() -> Result<(), Error> {
     let (here, there, _shared) = two_nodes().await?;
     here.rename(1, "Ada").await?;
-    println!("the other node says: {}", there.name(1).await?);
-    println!("now see the tests: cargo test --example test_your_service");
+    println!("the other node says {}; now see the tests of this file", there.name(1).await?);
     Ok(())
 }
 

@@ -36,11 +36,7 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Error> {
             redis_pairs.push((of_bare, time_hits(&on_redis, &order).await?));
         }
         table.add(format!("L1 hit, {keys} keys, beside moka get"), "ns", &pairs);
-        table.add(
-            format!("L1 hit on the system's clock, {keys} keys, beside moka"),
-            "ns",
-            &redis_pairs,
-        );
+        table.add(format!("L1 hit on the system's clock, {keys} keys, beside moka"), "ns", &redis_pairs);
     }
     Ok(())
 }

@@ -51,6 +51,8 @@ pub struct Follower {
     gate: Arc<Gate>,
     /// The last change of an unbroken chain; `None` while messages may be missing.
     applied: Option<Version>,
+    /// The greatest number heard of in this history, true or not.
+    heard: Version,
     /// Beats under way with the moment each was sent, oldest first. Those sent before the last doubt are dropped:
     /// their echoes may still sit in the queue of a connection that is gone.
     beats: VecDeque<(BeatId, Moment)>,
@@ -157,6 +159,7 @@ impl Follower {
             options,
             gate,
             applied: None,
+            heard: Version::UNKNOWN,
             beats: VecDeque::new(),
             next_beat: BeatId::new(1),
             beat_due: Moment::default(),
@@ -165,6 +168,7 @@ impl Follower {
 
     /// Takes in a message whose keys have been applied to L1.
     pub fn handle_message(&mut self, message: &Message) -> Standing {
+        self.heard = self.heard.max(message.sequence);
         let Some(applied) = self.applied else { return Standing::OutOfStep };
         if message.sequence == applied {
             return Standing::Duplicate;
@@ -185,8 +189,13 @@ impl Follower {
             // Everything from here on arrives behind this echo, so its sequence is where the chain goes on. Fills
             // under way were read before it and lose their tickets with the generation.
             self.gate.distrust();
-            self.gate.forget();
+            if echo.sequence < self.heard {
+                self.gate.forget_numbers();
+            } else {
+                self.gate.forget();
+            }
             self.applied = Some(echo.sequence);
+            self.heard = echo.sequence;
         }
         self.gate.extend(sent + self.options.max_staleness);
         self.beat_due = self.beat_due.max(sent + self.options.beat_every());

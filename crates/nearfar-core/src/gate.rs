@@ -51,8 +51,40 @@ pub struct Gate {
     trusted_until: AtomicU64,
     /// Entries of another generation are forgotten.
     generation: AtomicU64,
-    /// For each stripe the greatest version that an invalidation of one of its keys had.
+    /// How often L2's numbers went back, after it lost its data and its clock was set. A [`Height`] of a later epoch is
+    /// above every one of an earlier.
+    epoch: AtomicU64,
+    /// For each stripe the greatest height that an invalidation of one of its keys had.
     stripes: Box<[AtomicU64]>,
+}
+
+/// How high the fence stands for a key: a version, and which count of versions it is of.
+///
+/// ```
+/// use nearfar_core::{Disconnected, Gate, Height, Version};
+///
+/// let gate = Gate::new(Disconnected::Bypass);
+/// let before = gate.height(b"key");
+/// let raised = gate.raise(b"key", Version::new(4));
+/// assert!(before < raised.height() && raised.height() < Height::TOP);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Height(u64);
+
+impl Height {
+    /// Above every fence.
+    pub const TOP: Height = Height(u64::MAX);
+
+    /// Versions are below 2^53, see `docs/wire-format.md`; one that is not comes from a hostile message.
+    const VERSION_BITS: u32 = 53;
+    const GREATEST_VERSION: u64 = (1 << Self::VERSION_BITS) - 1;
+    /// What is left for the epoch, less one so that `TOP` is above all.
+    const LAST_EPOCH: u64 = (u64::MAX >> Self::VERSION_BITS) - 1;
+
+    fn of(epoch: u64, version: Version) -> Self {
+        let version = version.number().min(Self::GREATEST_VERSION);
+        Self((epoch.min(Self::LAST_EPOCH) << Self::VERSION_BITS) | version)
+    }
 }
 
 /// Taken before a read or a load; whoever comes back with a value shows it to be admitted.
@@ -62,7 +94,7 @@ pub struct Gate {
 #[must_use = "a ticket that is not shown at the gate protects nothing"]
 pub struct Ticket {
     stripe: usize,
-    seen: u64,
+    seen: Height,
     generation: u64,
 }
 
@@ -77,9 +109,15 @@ impl Ticket {
 #[derive(Debug)]
 pub struct Raised {
     version: Version,
+    height: Height,
 }
 
 impl Raised {
+    /// Flights that knew of less are not to be joined.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
     /// Entries with a smaller version are to be evicted.
     pub fn version(&self) -> Version {
         self.version
@@ -98,6 +136,7 @@ impl Gate {
             serve_until: AtomicU64::new(serve_until.micros()),
             trusted_until: AtomicU64::new(0),
             generation: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -123,12 +162,12 @@ impl Gate {
         let stripe = stripe_of(key);
         // Generation first: one that changes in between makes the ticket worthless, never too good.
         let generation = self.generation();
-        Ticket { stripe, seen: self.stripes[stripe].load(Ordering::Acquire), generation }
+        Ticket { stripe, seen: self.height_of(stripe), generation }
     }
 
-    /// The greatest version that an invalidation of this key, or of one that shares its stripe, had.
-    pub fn raised_to(&self, key: &[u8]) -> Version {
-        Version::new(self.stripes[stripe_of(key)].load(Ordering::Acquire))
+    /// How high an invalidation of this key, or of one that shares its stripe, has raised the fence.
+    pub fn height(&self, key: &[u8]) -> Height {
+        self.height_of(stripe_of(key))
     }
 
     /// Whether a value of this version, read or loaded after the ticket was taken, may enter L1.
@@ -137,19 +176,33 @@ impl Gate {
     /// (races R1, R3) there are two orders. The fill locks first: the evictor finds the entry and drops it. The
     /// evictor locks first: it raised the fence before, the lock passes that on, and this returns `false`.
     pub fn admits(&self, ticket: &Ticket, version: Version) -> bool {
-        let raised_to = self.stripes[ticket.stripe].load(Ordering::Acquire);
-        self.generation() == ticket.generation && raised_to <= ticket.seen.max(version.number())
+        let own = Height::of(self.epoch.load(Ordering::Acquire), version);
+        let raised_to = self.height_of(ticket.stripe);
+        // The generation last: an epoch that has just begun is seen only with the generation that began before it.
+        raised_to <= ticket.seen.max(own) && self.generation() == ticket.generation
     }
 
     /// Raises the fence of a key, before its copy in L1 is evicted.
     pub fn raise(&self, key: &[u8], version: Version) -> Raised {
-        self.stripes[stripe_of(key)].fetch_max(version.number(), Ordering::AcqRel);
-        Raised { version }
+        let height = Height::of(self.epoch.load(Ordering::Acquire), version);
+        self.stripes[stripe_of(key)].fetch_max(height.0, Ordering::AcqRel);
+        Raised { version, height }
     }
 
     /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// As [`forget`](Self::forget), when L2's numbers went back: fences of the numbers so far must not outlast them.
+    pub fn forget_numbers(&self) {
+        // The generation first, see `admits`.
+        self.forget();
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn height_of(&self, stripe: usize) -> Height {
+        Height(self.stripes[stripe].load(Ordering::Acquire))
     }
 
     /// Lets L1 be served until then. Only the proof of an echo may call this; see [`Follower`](crate::Follower).

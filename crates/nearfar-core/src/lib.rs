@@ -37,7 +37,7 @@ mod watchdog;
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Standing};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
-pub use gate::{Disconnected, Gate, Raised, Ticket};
+pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use moment::Moment;
 pub use namespace::{Namespace, NamespaceError};
 pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};

@@ -19,9 +19,6 @@ impl Version {
     /// Smaller than every version that L2 gives out: an entry with it yields to any message.
     pub const UNKNOWN: Version = Version(0);
 
-    /// Greater than every version that L2 gives out.
-    pub const GREATEST: Version = Version(u64::MAX);
-
     /// A version from its number.
     pub const fn new(number: u64) -> Self {
         Self(number)

@@ -154,6 +154,35 @@ fn a_resync_makes_tickets_worthless() {
     assert!(!node.gate.admits(&ticket, Version::new(10)));
 }
 
+/// The store lost its data and its clock was set back: the fences of the greater numbers must not hide the new ones.
+#[test]
+fn the_fence_works_for_a_history_of_smaller_numbers() {
+    let mut node = Node::trusting(1_000, at(100));
+    let _raised = node.gate.raise(b"k", Version::new(1_000));
+    let beat = node.beat(at(101));
+    assert_eq!(node.echo(beat, 500), Proof::Resynced);
+
+    let ticket = node.gate.ticket(b"k");
+    assert!(node.gate.admits(&ticket, Version::new(500)));
+    let before = node.gate.height(b"k");
+    assert!(node.gate.raise(b"k", Version::new(501)).height() > before);
+    assert!(!node.gate.admits(&ticket, Version::new(500)));
+    assert!(node.gate.admits(&ticket, Version::new(501)));
+}
+
+#[test]
+fn a_hostile_number_does_not_open_the_fence_for_good() {
+    let mut node = Node::trusting(1_000, at(100));
+    let _raised = node.gate.raise(b"k", Version::new(u64::MAX));
+    assert_eq!(node.message(u64::MAX - 1, u64::MAX), Standing::Gap);
+    let beat = node.beat(at(101));
+    assert_eq!(node.echo(beat, 1_000), Proof::Resynced);
+
+    let ticket = node.gate.ticket(b"k");
+    let _raised = node.gate.raise(b"k", Version::new(1_001));
+    assert!(!node.gate.admits(&ticket, Version::new(1_000)));
+}
+
 #[test]
 fn beats_come_faster_without_trust_and_unanswered_ones_are_not_hoarded() {
     let mut node = Node::new();

@@ -22,7 +22,7 @@ where
     pub(crate) async fn set(&self, key: K, encoded: Bytes, value: V) -> Result<Version, Error> {
         let lifetime = self.options.lifetime();
         let envelope = self.envelope(&self.header(Kind::Value, lifetime), &value)?;
-        let encoded_len = weight(envelope.len());
+        let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let ticket = self.held.gate.ticket(&encoded);
         let set_at = self.now();

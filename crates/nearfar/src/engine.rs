@@ -164,6 +164,7 @@ where
     /// Decodes what L2 holds; anything that cannot be served is a miss.
     fn open(&self, snapshot: &Snapshot, generation: u64) -> Option<Slot<V>> {
         let now = self.now();
+        let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, now)?;
         let Ok(value) = self.codec.decode(&envelope.payload) else {
             self.held.counters.unreadable.add(1);
@@ -176,7 +177,7 @@ where
             taken_at: now,
             expires_at: self.l1_expiry(now, left),
             generation,
-            encoded_len: weight(envelope.payload.len()),
+            encoded_len: weight(bytes),
         })
     }
 
@@ -219,7 +220,7 @@ where
     }
 }
 
-/// L1's measure of a value of so many encoded bytes.
-pub(crate) fn weight(encoded_len: usize) -> u32 {
-    u32::try_from(encoded_len).unwrap_or(u32::MAX)
+/// L1's measure of a value: the bytes that it has in L2.
+pub(crate) fn weight(envelope: &Bytes) -> u32 {
+    u32::try_from(envelope.len()).unwrap_or(u32::MAX)
 }

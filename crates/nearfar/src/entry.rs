@@ -60,7 +60,7 @@ impl<V> Entry<V> {
     }
 
     /// The sequence as of which the value is known true. Of two values of one key, the one with the greater version
-    /// is the newer.
+    /// is the newer. A value that was loaded while L2 was away has version 0: nobody could number it.
     pub fn version(&self) -> Version {
         self.slot.version
     }

@@ -43,9 +43,10 @@ pub struct Error(Arc<Problem>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// L2 could not be reached, or did not answer in time. See [`Error::outcome_is_unknown`] for changes.
+    /// L2 could not be reached, did not answer in time, or got to a change only when its time was over. See
+    /// [`Error::outcome_is_unknown`] for changes.
     Unavailable,
-    /// L2 answered with a refusal: missing rights, out of memory, a read-only replica, a deadline that had passed.
+    /// L2 answered with a refusal: missing rights, out of memory, a read-only replica.
     Rejected,
     /// The loader failed. [`Error::downcast_ref`] and `source()` give its own error.
     Loader,
@@ -159,7 +160,7 @@ impl Error {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
-            Problem::L2 { cause: L2Error::Rejected(_) | L2Error::DeadlinePassed, .. } => ErrorKind::Rejected,
+            Problem::L2 { cause: L2Error::Rejected(_), .. } => ErrorKind::Rejected,
             Problem::L2 { .. } | Problem::Connect(_) | Problem::SubscriptionUnproven { .. } => {
                 ErrorKind::Unavailable
             }

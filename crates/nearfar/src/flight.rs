@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use nearfar_core::{Moment, Version};
+use nearfar_core::{Height, Moment};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -39,7 +39,7 @@ pub(crate) struct Departure {
     pub(crate) at: Moment,
     pub(crate) generation: u64,
     /// Invalidations of the key up to here were known; the flight need not fear them.
-    pub(crate) fence: Version,
+    pub(crate) fence: Height,
 }
 
 impl<K, T> FlightTable<K, T>
@@ -84,9 +84,9 @@ where
 
     /// Lets nobody join the key's flight any more if it began before this invalidation was known (race R19). Those
     /// who joined get its value.
-    pub(crate) fn retire(&self, key: &K, version: Version) {
+    pub(crate) fn retire(&self, key: &K, below: Height) {
         let mut flights = self.lock();
-        if flights.by_key.get(key).is_some_and(|listed| listed.departure.fence < version) {
+        if flights.by_key.get(key).is_some_and(|listed| listed.departure.fence < below) {
             flights.by_key.remove(key);
         }
     }

@@ -4,7 +4,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nearfar_core::{Gate, Version};
+use nearfar_core::{Gate, Height, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
@@ -38,13 +38,13 @@ where
     /// An invalidation is known: no older copy stays, no older flight is joined.
     pub(crate) fn settle(&self, key: &K, encoded: &[u8], version: Version) {
         let raised = self.gate.raise(encoded, version);
-        self.flights.retire(key, version);
+        self.flights.retire(key, raised.height());
         self.l1.evict(key.clone(), &raised);
     }
 
     /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
     pub(crate) fn discard(&self, key: &K) {
-        self.flights.retire(key, Version::GREATEST);
+        self.flights.retire(key, Height::TOP);
         self.l1.discard(key.clone());
     }
 }

@@ -35,7 +35,7 @@
 //!
 //! # What is guaranteed
 //!
-//! * A value served from L1 was overwritten at most [`max_staleness`](CacheBuilder::max_staleness) ago, whatever
+//! * A value served from L1 was overwritten in L2 at most [`max_staleness`](CacheBuilder::max_staleness) ago, whatever
 //!   happens to the link.
 //! * A slow loader never puts an old value back over a newer one, in L1 or in L2.
 //! * A change that L2 has not acknowledged is never reported as done.
@@ -44,6 +44,8 @@
 //!
 //! * Writers that change the database and tell nobody are seen when the ttl is over.
 //! * An invalidation that fails is reported to its caller; it is not repeated yet.
+//! * Two nodes that `set` the same key at once are ordered by L2, not by which of them read the database last: where that
+//!   matters, `invalidate`.
 //! * Redis losing acknowledged writes (a failover, an eviction of young tombstones) can bring an old value back.
 //!
 //! `docs/consistency.md` has each guarantee with its assumptions and the test that shows it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2};
 use nearfar_core::{
     Echo, Follower, Message, MessageBody, Moment, Namespace, NodeId, Proof, RemoteClock, Standing, Version,
@@ -231,10 +232,9 @@ impl Loop {
 
     async fn shut_down(mut self, done: oneshot::Sender<()>) {
         self.close_members();
-        for namespace in self.members.keys() {
-            // The list of live nodes forgets this one by itself if L2 cannot be told.
-            let _ = self.context.l2.leave(namespace, self.context.node).await;
-        }
+        let (l2, node) = (&self.context.l2, self.context.node);
+        // The lists of live nodes forget this one by themselves if L2 cannot be told.
+        join_all(self.members.keys().map(|namespace| l2.leave(namespace, node))).await;
         self.context.l2.close().await;
         let _ = done.send(());
     }

@@ -49,7 +49,7 @@ where
         let departure = Departure {
             at: self.now(),
             generation: self.held.gate.generation(),
-            fence: self.held.gate.raised_to(&encoded),
+            fence: self.held.gate.height(&encoded),
         };
         let may_join = |other: Departure| self.may_join(other, departure.at);
         let flight = Arc::clone(self).fly(key.clone(), encoded, loader);
@@ -120,7 +120,7 @@ where
             taken_at: loaded_at,
             expires_at: self.l1_expiry(loaded_at, lifetime),
             generation: start.ticket.generation(),
-            encoded_len: envelope.as_ref().map_or(0, |envelope| weight(envelope.len())),
+            encoded_len: envelope.as_ref().map_or(0, weight),
         });
         let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
         let Ok(envelope) = envelope else {

@@ -105,8 +105,8 @@ impl Nearfar {
         CacheBuilder::new(Arc::clone(&self.node), namespace)
     }
 
-    /// Ends the node in order: L1 is served no more, the other nodes see this one leave, connections close. Waits at
-    /// most about two command timeouts. Later operations, of any clone and cache, fail with
+    /// Ends the node in order: L1 is served no more, the other nodes see this one leave, connections close. Waits
+    /// about one command timeout at the most. Later operations, of any clone and cache, fail with
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety
@@ -191,8 +191,9 @@ impl NearfarBuilder {
         self
     }
 
-    /// How many recent messages the log in Redis keeps per namespace. Defaults to 10,000: with 20-byte keys about
-    /// 1 MB.
+    /// About how many recent messages the log in Redis keeps per namespace, 0 for no log. A message takes its keys and
+    /// some 40 bytes. Defaults to 10,000: minutes of changes for most services. An in-process store always keeps as
+    /// many as that, and a backend of your own decides for itself.
     pub fn log_len(mut self, messages: u64) -> Self {
         self.log_len = messages;
         self
@@ -206,7 +207,7 @@ impl NearfarBuilder {
         self
     }
 
-    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`.
+    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`, or the same with `valkey://`.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached in time (unless
@@ -255,7 +256,11 @@ impl NearfarBuilder {
             ClockChoice::System => Clock::System,
             ClockChoice::Tokio => Clock::tokio(),
         };
-        Nearfar { node: Node::start((l2, bus), clock, self.timeouts, self.start_degraded) }
+        // What `connect` refuses, this cannot.
+        let least = Duration::from_millis(1);
+        let Timeouts { connect, command } = self.timeouts;
+        let timeouts = Timeouts { connect: connect.max(least), command: command.max(least) };
+        Nearfar { node: Node::start((l2, bus), clock, timeouts, self.start_degraded) }
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -30,6 +30,9 @@ macro_rules! counters {
 
         /// What a cache of this node has done since it was built; counts only ever grow.
         ///
+        /// A caller's read is counted in one of `l1_hits` and `joined`, or else, with the read of L2 that it made, in
+        /// one of `l2_hits`, `misses` and `l2_failures`.
+        ///
         /// ```
         /// # #[tokio::main(flavor = "current_thread")]
         /// # async fn main() -> Result<(), nearfar::Error> {

@@ -93,7 +93,9 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 
 /// The `main` of a node process. What goes wrong later is an event.
 pub(crate) fn main() -> ExitCode {
-    match messages::receive(&mut io::stdin().lock()) {
+    // Not in the `match`, which would keep the lock that `listen` needs.
+    let first = messages::receive(&mut io::stdin().lock());
+    match first {
         Ok((plan, url)) => {
             live(plan, url);
             ExitCode::SUCCESS

@@ -48,7 +48,7 @@ impl Progress {
         let passed = clock::since(self.start);
         let done = match self.until {
             Until::Reads(all) => percent(reads, all),
-            Until::Passed(all) => percent(passed.as_millis(), all.as_millis()),
+            Until::Passed(all) => percent(passed.min(all).as_millis(), all.as_millis()),
         };
         format!(
             "{:3} s {done:>7}: {} reads ({} from L1, {} from L2), {} price updates",

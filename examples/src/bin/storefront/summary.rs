@@ -137,7 +137,7 @@ impl Summary {
             .map_or_else(String::new, |worst| format!(", the worst by {}", short(worst.staleness)));
         writeln!(
             f,
-            "history check: of {} reads, against {} acknowledged price updates, {} were stale{worst}",
+            "history check: {} reads, {} acknowledged price updates; stale reads: {}{worst}",
             grouped(self.history.reads() as u64),
             grouped(self.history.writes() as u64),
             grouped(self.history.stale_reads() as u64),
@@ -255,7 +255,7 @@ mod tests {
         let read = Span { product: 17, revision: 3, start: 251_000, end: 251_002 };
         let summary = summary(&[read], Duration::from_millis(250));
         assert!(summary.bound_held());
-        assert!(summary.to_string().contains("1 were stale, the worst by 250.0ms"), "{summary}");
+        assert!(summary.to_string().contains("stale reads: 1, the worst by 250.0ms"), "{summary}");
     }
 
     #[test]
