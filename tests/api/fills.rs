@@ -7,22 +7,50 @@ use std::time::Duration;
 
 use nearfar::{Cache, Tier};
 use nearfar_testkit::eventually;
-use nearfar_tests::{Valve, on_every_backend};
+use nearfar_tests::{Node, Valve, on_every_backend};
+use tokio::task::JoinHandle;
+
+/// The database's row of every key.
+type Row = Arc<AtomicU64>;
 
 /// A loader that reads the row at once and comes back with it when the valve lets it.
-fn slow_origin(
-    row: &Arc<AtomicU64>,
-    valve: &Valve,
-) -> impl FnOnce(String) -> futures_util::future::BoxFuture<'static, Result<String, Infallible>> + Send + 'static
-{
-    let (row, valve) = (Arc::clone(row), valve.clone());
-    move |_| {
-        Box::pin(async move {
-            let revision = row.load(Ordering::SeqCst);
-            valve.pass().await;
-            Ok(format!("row {revision}"))
-        })
+async fn read_row(row: Row, valve: Valve) -> Result<String, Infallible> {
+    let revision = row.load(Ordering::SeqCst);
+    valve.pass().await;
+    Ok(format!("row {revision}"))
+}
+
+/// A load of `k` that has read row 1 and not come back with it.
+struct SlowLoad {
+    row: Row,
+    valve: Valve,
+    task: JoinHandle<String>,
+}
+
+impl SlowLoad {
+    async fn begin(cache: &Cache<String, String>) -> Self {
+        let (row, valve) = (Arc::new(AtomicU64::new(1)), Valve::default());
+        valve.close();
+        let (cache, loader) = (cache.clone(), read_row(Arc::clone(&row), valve.clone()));
+        let task = tokio::spawn(async move { cache.get_or_load("k", |_| loader).await.unwrap().to_string() });
+        valve.holds(1).await;
+        Self { row, valve, task }
     }
+
+    /// The transaction that the load did not see.
+    fn commit(&self) {
+        self.row.store(2, Ordering::SeqCst);
+    }
+
+    /// Lets it come back; returns what its caller gets.
+    async fn end(self) -> String {
+        self.valve.open();
+        self.task.await.unwrap()
+    }
+}
+
+async fn origin(_key: String) -> Result<String, Infallible> {
+    Ok("row 1".to_owned())
 }
 
 async fn applied(cache: &Cache<String, String>, messages: u64) {
@@ -80,24 +108,16 @@ on_every_backend! {
     async fn a_late_fill_never_overwrites_a_newer_truth(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        loading.close();
-        let loader = tokio::spawn({
-            let (there, load) = (there.clone(), slow_origin(&row, &loading));
-            async move { there.get_or_load("k", load).await.unwrap().clone() }
-        });
-        loading.holds(1).await;
+        let load = SlowLoad::begin(&there).await;
 
-        row.store(2, Ordering::SeqCst);
+        load.commit();
         here.invalidate("k").await.unwrap();
-        loading.open();
-
-        assert_eq!(*loader.await.unwrap(), "row 1", "the load began before the invalidation");
+        assert_eq!(load.end().await, "row 1", "the load began before the invalidation");
         assert_eq!(there.stats().fills_refused, 1);
         for cache in [&here, &there] {
             assert!(cache.get("k").await.unwrap().is_none(), "L2 and every L1 are free of the old row");
         }
-        let fresh = there.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        let fresh = there.get_or_load("k", |_| async { Ok::<_, Infallible>("row 2".to_owned()) }).await.unwrap();
         assert_eq!((fresh.as_str(), fresh.tier()), ("row 2", Tier::Loader));
     }
 
@@ -105,16 +125,9 @@ on_every_backend! {
     async fn a_late_fill_never_overwrites_a_newer_value(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        loading.close();
-        let loader = tokio::spawn({
-            let (there, load) = (there.clone(), slow_origin(&row, &loading));
-            async move { there.get_or_load("k", load).await.unwrap().clone() }
-        });
-        loading.holds(1).await;
+        let load = SlowLoad::begin(&there).await;
         here.set("k", "row 2".into()).await.unwrap();
-        loading.open();
-        loader.await.unwrap();
+        load.end().await;
         for cache in [&here, &there] {
             assert_eq!(*cache.get("k").await.unwrap().unwrap(), "row 2");
         }
@@ -125,21 +138,14 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
         for flush in [false, true] {
-            let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-            loading.close();
-            let loader = tokio::spawn({
-                let (there, load) = (there.clone(), slow_origin(&row, &loading));
-                async move { there.get_or_load("k", load).await.unwrap().clone() }
-            });
-            loading.holds(1).await;
+            let load = SlowLoad::begin(&there).await;
             if flush {
                 world.flush().await;
             } else {
                 here.clear().await.unwrap();
             }
             here.invalidate("another key").await.unwrap();
-            loading.open();
-            loader.await.unwrap();
+            load.end().await;
             assert!(here.get("k").await.unwrap().is_none(), "flush: {flush}");
         }
         assert_eq!(there.stats().fills_refused, 2);
@@ -149,21 +155,14 @@ on_every_backend! {
     async fn a_value_that_has_expired_still_fences(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let ttl = Duration::from_millis(30);
-        let build = async |node: &nearfar_tests::Node| -> Cache<String, String> {
+        let build = async |node: &Node| -> Cache<String, String> {
             node.nearfar.cache("short").ttl(ttl).build().await.unwrap()
         };
         let (here, there) = (build(&a).await, build(&b).await);
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        loading.close();
-        let loader = tokio::spawn({
-            let (there, load) = (there.clone(), slow_origin(&row, &loading));
-            async move { there.get_or_load("k", load).await.unwrap().clone() }
-        });
-        loading.holds(1).await;
+        let load = SlowLoad::begin(&there).await;
         here.set("k", "row 2".into()).await.unwrap();
         eventually("the value expires", async || here.get("k").await.unwrap().is_none()).await;
-        loading.open();
-        loader.await.unwrap();
+        load.end().await;
         assert_eq!(there.stats().fills_refused, 1);
         assert!(here.get("k").await.unwrap().is_none());
     }
@@ -172,23 +171,16 @@ on_every_backend! {
     async fn a_load_longer_than_the_fence_window_is_stored_nowhere(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let window = Duration::from_millis(50);
-        let build = async |node: &nearfar_tests::Node| -> Cache<String, String> {
+        let build = async |node: &Node| -> Cache<String, String> {
             node.nearfar.cache("windowed").fence_window(window).build().await.unwrap()
         };
         let (here, there) = (build(&a).await, build(&b).await);
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        loading.close();
-        let loader = tokio::spawn({
-            let (there, load) = (there.clone(), slow_origin(&row, &loading));
-            async move { there.get_or_load("k", load).await.unwrap().clone() }
-        });
-        loading.holds(1).await;
-        row.store(2, Ordering::SeqCst);
+        let load = SlowLoad::begin(&there).await;
+        load.commit();
         here.invalidate("k").await.unwrap();
         // The window is the thing under test; it has passed when a tombstone of now is gone for certain.
         nearfar_testkit::let_pass(window * 2).await;
-        loading.open();
-        assert_eq!(*loader.await.unwrap(), "row 1", "its caller gets it all the same");
+        assert_eq!(load.end().await, "row 1", "its caller gets it all the same");
         assert!(there.peek("k").is_none());
         assert!(here.get("k").await.unwrap().is_none());
         assert_eq!(there.stats().fills_refused, 1);
@@ -199,8 +191,7 @@ on_every_backend! {
         let node = world.node().await;
         let cache = node.texts().await;
         node.valves.refuse_fills();
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        let loaded = cache.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        let loaded = cache.get_or_load("k", origin).await.unwrap();
         assert_eq!(*loaded, "row 1");
         assert_eq!(*cache.peek("k").unwrap(), "row 1", "L1 has it");
         assert_eq!(cache.stats().l2_failures, 1);
@@ -210,8 +201,7 @@ on_every_backend! {
     async fn a_fill_is_not_broadcast(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let (row, loading) = (Arc::new(AtomicU64::new(1)), Valve::default());
-        here.get_or_load("k", slow_origin(&row, &loading)).await.unwrap();
+        here.get_or_load("k", origin).await.unwrap();
         there.get("k").await.unwrap();
         here.invalidate("another key").await.unwrap();
         applied(&there, 1).await;
