@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use nearfar::{Cache, Error, ErrorKind, Tier};
+use nearfar::{Cache, Codec, CodecError, Error, ErrorKind, Tier};
 use nearfar_tests::{Valve, on_every_backend};
 
 #[derive(Debug, PartialEq)]
@@ -60,6 +61,23 @@ impl Origin {
 
     fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
+    }
+}
+
+/// A codec with a bug.
+struct Bomb;
+
+impl Codec<String> for Bomb {
+    fn id(&self) -> u8 {
+        200
+    }
+
+    fn encode(&self, _value: &String) -> Result<Vec<u8>, CodecError> {
+        panic!("a bug in the codec")
+    }
+
+    fn decode(&self, _payload: &[u8]) -> Result<String, CodecError> {
+        panic!("a bug in the codec")
     }
 }
 
@@ -232,9 +250,82 @@ on_every_backend! {
         assert_eq!(*late.await.unwrap().unwrap(), "load 2");
     }
 
-    async fn an_own_message_does_not_end_the_flight_that_began_after_it(world: World) {
+    /// A clear is an invalidation of every key, also of those that are being loaded.
+    async fn a_caller_after_a_clear_does_not_join_a_flight_from_before(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        there.set("marker", "m".into()).await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        let early = call(&there, origin.load());
+        origin.loading.holds(1).await;
+        here.clear().await.unwrap();
+        nearfar_testkit::eventually("the message arrives", async || there.peek("marker").is_none()).await;
+        let late = call(&there, origin.load());
+        origin.loading.holds(2).await;
+        origin.loading.open();
+        assert_eq!(*early.await.unwrap().unwrap(), "load 1");
+        assert_eq!(*late.await.unwrap().unwrap(), "load 2");
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "load 2");
+    }
+
+    /// The leader is dropped between the load's waking and its next poll, while a joiner saw that somebody was at it.
+    /// Then nobody polls, and the joiner hangs for ever.
+    async fn a_leader_that_leaves_when_the_load_has_just_woken_strands_nobody(world: World) {
+        let cache = world.node().await.texts().await;
+        for round in 0..2_000 {
+            let key = round.to_string();
+            let wakes_itself = |_| async {
+                tokio::task::yield_now().await;
+                Ok::<_, Broken>("load 1".to_owned())
+            };
+            let leader = tokio::spawn({
+                let (cache, key) = (cache.clone(), key.clone());
+                async move { cache.get_or_load(&key, wakes_itself).now_or_never().is_some() }
+            });
+            let joiner = cache.get_or_load(&key, |_| async { Ok::<_, Broken>("load 2".to_owned()) });
+            let joined = tokio::time::timeout(std::time::Duration::from_secs(20), joiner).await;
+            assert!(joined.is_ok_and(|entry| entry.is_ok()), "stranded in round {round}");
+            leader.await.unwrap();
+        }
+    }
+
+    async fn a_codecs_panic_is_an_error_for_everyone_too(world: World) {
         let node = world.node().await;
-        let cache = node.texts().await;
+        let cache: Cache<String, String> = node.nearfar.cache("bombs").codec(Bomb).build().await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        let leader = call(&cache, origin.load());
+        origin.loading.holds(1).await;
+        let joiner = call(&cache, origin.load());
+        joined(&cache, 1).await;
+        origin.loading.open();
+        for outcome in [leader.await, joiner.await] {
+            assert_eq!(outcome.unwrap().unwrap_err().kind(), ErrorKind::LoaderPanicked);
+        }
+    }
+
+    async fn a_loader_that_asks_for_its_own_key_is_told_so(world: World) {
+        let cache = world.node().await.texts().await;
+        let asks_for = |key: &'static str, then: BoxFuture<'static, Outcome>| {
+            let cache = cache.clone();
+            async move {
+                let load = |_| async { then.await.map(|entry| entry.to_string()) };
+                cache.get_or_load(key, load).await
+            }
+        };
+        let again = Box::pin(asks_for("k", Box::pin(async { unreachable!("it is not asked") })));
+        let through_another: BoxFuture<'static, Outcome> = Box::pin(asks_for("other", again));
+        let error = asks_for("k", through_another).await.unwrap_err();
+        assert!(error.is_loader(), "{error}");
+        assert!(error.to_string().contains("wait for itself"), "{error}");
+        let origin = Origin::default();
+        assert_eq!(*call(&cache, origin.load()).await.unwrap().unwrap(), "load 1", "the key is not stuck");
+    }
+
+    async fn an_own_message_does_not_end_the_flight_that_began_after_it(world: World) {
+        let (node, other) = (world.node().await, world.node().await);
+        let (cache, marker) = (node.texts().await, other.texts().await);
         node.valves.bus.close();
         cache.invalidate("k").await.unwrap();
         let origin = Origin::default();
@@ -242,8 +333,11 @@ on_every_backend! {
         let leader = call(&cache, origin.load());
         origin.loading.holds(1).await;
         node.valves.bus.open();
-        cache.set("marker", "m".into()).await.unwrap();
-        nearfar_testkit::eventually("a message behind it is handled", async || cache.stats().trusted).await;
+        marker.invalidate("marker").await.unwrap();
+        nearfar_testkit::eventually("a message behind it is handled", async || {
+            cache.stats().invalidations_received == 1
+        })
+        .await;
         let joiner = call(&cache, origin.load());
         joined(&cache, 1).await;
         origin.loading.open();

@@ -110,5 +110,6 @@ on_every_backend! {
             world.rejoin(node).await;
         }
         trusted(&always).await;
+        trusted(&a_while).await;
     }
 }

@@ -1,10 +1,33 @@
 //! What a node does when it may have missed something.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use nearfar::backend::BusEvent;
 use nearfar::{Cache, Tier};
 use nearfar_core::{Doubt, Message, MessageBody, Namespace, NodeId, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, on_every_backend, trusted};
+
+/// A key whose decoder relies on what it is given.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pair(u32, u32);
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0, self.1)
+    }
+}
+
+impl FromStr for Pair {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (left, right) = text.split_once(':').expect("every pair has a colon");
+        Ok(Self(left.parse()?, right.parse()?))
+    }
+}
 
 async fn doubted(cache: &Cache<String, String>) {
     eventually("the node doubts", async || cache.stats().doubts > 0).await;
@@ -113,13 +136,64 @@ on_every_backend! {
             [b"", b"hello", b"NM", b"NM\x09\x01", b"NM\x01\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"];
         for (count, frame) in frames.into_iter().enumerate() {
             let (namespace, frame) = (namespace.clone(), frame.into());
+            let resyncs = there.stats().resyncs;
             b.valves.inject(BusEvent::Message { namespace, frame });
-            eventually("it is counted", async || there.stats().bad_frames > count as u64).await;
+            eventually("it resyncs", async || there.stats().resyncs > resyncs).await;
+            assert_eq!(there.stats().bad_frames, count as u64 + 1);
+            assert_eq!(there.get("k").await.unwrap().unwrap().tier(), Tier::L2);
         }
         b.valves.inject(BusEvent::Echo { namespace, frame: "NE?".into() });
         eventually("it is counted", async || there.stats().bad_frames == 6).await;
         trusted(&there).await;
         assert_eq!(*there.get("k").await.unwrap().unwrap(), "old");
+    }
+
+    /// A key that another type of the namespace wrote may make this type's decoder panic. The receive loop must outlive
+    /// it, or the node would never be trusted again.
+    async fn a_panic_in_user_code_costs_a_resync_and_nothing_else(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let words: Cache<String, u8> = a.nearfar.cache("pairs").build().await.unwrap();
+        let pairs: Cache<Pair, u8> = b.nearfar.cache("pairs").build().await.unwrap();
+        pairs.set(&Pair(1, 2), 3).await.unwrap();
+        let resyncs = pairs.stats().resyncs;
+        words.set("no pair at all", 1).await.unwrap();
+        eventually("it resyncs", async || pairs.stats().resyncs > resyncs).await;
+        assert_eq!(pairs.stats().bad_frames, 1);
+        assert_eq!(*pairs.get(&Pair(1, 2)).await.unwrap().unwrap(), 3);
+        words.set("1:2", 4).await.unwrap();
+        eventually("messages arrive as ever", async || *pairs.get(&Pair(1, 2)).await.unwrap().unwrap() == 4).await;
+    }
+
+    /// Trust must come from the echo, which stands behind the messages, and not from the reply to the beat, which does
+    /// not: here replies come and messages do not.
+    async fn answers_on_the_command_connection_prove_nothing(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let bound = std::time::Duration::from_millis(300);
+        let build = async |node: &Node| -> Cache<String, String> {
+            node.nearfar.cache("bounded").max_staleness(bound).build().await.unwrap()
+        };
+        let (here, there) = (build(&a).await, build(&b).await);
+        here.set("k", "old".into()).await.unwrap();
+        there.get("k").await.unwrap();
+        b.valves.bus.close();
+        here.set("k", "new".into()).await.unwrap();
+        eventually("trust runs out", async || there.peek("k").is_none()).await;
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+        b.valves.bus.open();
+        trusted(&there).await;
+        assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+    }
+
+    async fn an_own_clear_is_forgotten_for_once(world: World) {
+        let (node, other) = (world.node().await, world.node().await);
+        let (cache, marker) = (node.texts().await, other.texts().await);
+        node.valves.bus.close();
+        cache.clear().await.unwrap();
+        cache.set("k", "after".into()).await.unwrap();
+        node.valves.bus.open();
+        marker.invalidate("marker").await.unwrap();
+        eventually("a message behind it is handled", async || cache.stats().invalidations_received == 1).await;
+        assert_eq!(*cache.peek("k").unwrap(), "after", "the message of the clear came after the value");
     }
 
     async fn a_doubt_in_one_moment_does_not_outlast_its_repair(world: World) {

@@ -1,12 +1,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
 use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Namespace, NodeId, Snapshot, Version};
 use tokio::sync::{Notify, watch};
+
+/// Long enough for a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Something that a test can stop a node at. Open to begin with.
 #[derive(Clone, Debug)]
@@ -32,9 +36,13 @@ impl Valve {
         self.open.send_replace(true);
     }
 
-    /// Waits until so many wait at the valve.
+    /// Waits until so many wait at the valve, though not for ever.
     pub async fn holds(&self, count: usize) {
-        self.held.subscribe().wait_for(|held| *held == count).await.expect("the valve exists");
+        let mut held = self.held.subscribe();
+        let arrived = tokio::time::timeout(PATIENCE, held.wait_for(|held| *held == count)).await;
+        arrived
+            .unwrap_or_else(|_| panic!("{PATIENCE:?} passed and not {count} at the valve"))
+            .expect("the valve exists");
     }
 
     /// Waits while the valve is closed.

@@ -177,6 +177,11 @@ pub enum L2Error {
 }
 
 impl L2Error {
+    /// Whether the store was not there to answer, rather than unwilling.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreachable | Self::ConnectionLost(_) | Self::TimedOut)
+    }
+
     /// Whether the operation may have taken place all the same.
     pub fn outcome_is_unknown(&self) -> bool {
         matches!(self, Self::ConnectionLost(_) | Self::TimedOut | Self::Unexpected)

@@ -37,7 +37,7 @@ const BEATS_REMEMBERED: usize = 64;
 ///
 /// let gate = Arc::new(Gate::new(Disconnected::Bypass));
 /// let options = FollowerOptions { max_staleness: Duration::from_secs(5) };
-/// let mut follower = Follower::new(options, Arc::clone(&gate));
+/// let mut follower = Follower::new(options, Arc::clone(&gate), BeatId::new(1));
 ///
 /// let sent = Moment::from_micros(1);
 /// let beat = follower.poll_beat(sent).expect("the first beat is due at once");
@@ -153,15 +153,15 @@ impl std::fmt::Display for Doubt {
 }
 
 impl Follower {
-    /// A follower that knows nothing yet; its first beat is due at once.
-    pub fn new(options: FollowerOptions, gate: Arc<Gate>) -> Self {
+    /// A follower that knows nothing yet; its first beat is due at once and has this id.
+    pub fn new(options: FollowerOptions, gate: Arc<Gate>, first_beat: BeatId) -> Self {
         Self {
             options,
             gate,
             applied: None,
             heard: Version::UNKNOWN,
             beats: VecDeque::new(),
-            next_beat: BeatId::new(1),
+            next_beat: first_beat,
             beat_due: Moment::default(),
         }
     }

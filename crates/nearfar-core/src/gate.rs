@@ -147,6 +147,14 @@ impl Gate {
         now.micros() < self.serve_until.load(Ordering::Acquire)
     }
 
+    /// Whether a copy of this generation may be served at this moment.
+    ///
+    /// The order matters. A resync forgets first and extends trust after; so who sees the new trust must look at the
+    /// generation after that, or would serve a forgotten copy by the trust that was given for forgetting it.
+    pub fn admits_read(&self, now: Moment, generation: u64) -> bool {
+        self.serves(now) && self.generation() == generation
+    }
+
     /// Whether trust holds at this moment, whatever the policy for being without it.
     pub fn trusts(&self, now: Moment) -> bool {
         now.micros() < self.trusted_until.load(Ordering::Acquire)

@@ -33,8 +33,8 @@ struct Beat {
     executed: Moment,
 }
 
-/// How long a beat is kept for being exact: two clocks drift apart by far less than a round trip meanwhile.
-const KEEP_EXACT: Duration = Duration::from_secs(10);
+/// By what part of its age a beat's knowledge is reckoned to fade: ten times what clocks drift apart.
+const FADING: u32 = 1_000;
 
 impl Beat {
     fn uncertainty(self) -> Duration {
@@ -42,9 +42,8 @@ impl Beat {
     }
 
     fn tells_more_than(self, old: Beat) -> bool {
-        self.uncertainty() <= old.uncertainty()
-            || self.answered.since(old.answered) >= KEEP_EXACT
-            || self.contradicts(old)
+        let age = self.answered.since(old.answered);
+        self.uncertainty() <= old.uncertainty() + age / FADING || self.contradicts(old)
     }
 
     /// Whether no offset of the clocks fits both: L2's clock was set, or it is another server's.
@@ -53,6 +52,11 @@ impl Beat {
         let latest = old.executed + self.answered.since(old.sent);
         self.executed > latest || self.executed + self.uncertainty() < earliest
     }
+}
+
+/// `moment` moved by the time from `from` to `to`, which may be the earlier one.
+fn shifted(moment: Moment, from: Moment, to: Moment) -> Moment {
+    Moment::from_micros(moment.micros().saturating_add(to.micros()).saturating_sub(from.micros()))
 }
 
 impl RemoteClock {
@@ -68,12 +72,12 @@ impl RemoteClock {
 
     /// L2's time is not before this; `None` before the first beat.
     pub fn earliest(&self, now: Moment) -> Option<Moment> {
-        self.beat().map(|beat| beat.executed + now.since(beat.answered))
+        self.beat().map(|beat| shifted(beat.executed, beat.answered, now))
     }
 
     /// L2's time is not after this; `None` before the first beat.
     pub fn latest(&self, now: Moment) -> Option<Moment> {
-        self.beat().map(|beat| beat.executed + now.since(beat.sent))
+        self.beat().map(|beat| shifted(beat.executed, beat.sent, now))
     }
 
     /// How far apart the two bounds are: the round trip of the beat they come from.
@@ -105,8 +109,8 @@ mod tests {
         beat(&clock, 100, 110);
         beat(&clock, 200, 900);
         assert_eq!(clock.uncertainty(), Some(Duration::from_micros(10)));
-        beat(&clock, 20_000_000, 20_000_700);
-        assert_eq!(clock.uncertainty(), Some(Duration::from_micros(700)));
+        beat(&clock, 700_000, 700_700);
+        assert_eq!(clock.uncertainty(), Some(Duration::from_micros(700)), "by then the exact one has faded");
     }
 
     #[test]
@@ -124,8 +128,9 @@ mod tests {
         let clock = RemoteClock::default();
         beat(&clock, 100, 180);
         beat(&clock, 500, 520);
-        let now = at(10_000);
-        let truth = at(11_000);
-        assert!(clock.earliest(now) <= Some(truth) && Some(truth) <= clock.latest(now));
+        for now in [0, 100, 510, 10_000] {
+            let (now, truth) = (at(now), at(now + 1_000));
+            assert!(clock.earliest(now) <= Some(truth) && Some(truth) <= clock.latest(now), "{now:?}");
+        }
     }
 }

@@ -24,7 +24,8 @@ impl Node {
 
     fn with(disconnected: Disconnected) -> Self {
         let gate = Arc::new(Gate::new(disconnected));
-        let follower = Follower::new(FollowerOptions { max_staleness: BOUND }, Arc::clone(&gate));
+        let follower =
+            Follower::new(FollowerOptions { max_staleness: BOUND }, Arc::clone(&gate), BeatId::new(1));
         Self { gate, follower }
     }
 

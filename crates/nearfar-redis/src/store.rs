@@ -23,9 +23,6 @@ use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::server::{IN_FLIGHT, Server};
 use crate::wire::Wire;
 
-/// What fred delivers is a slice of its read buffer; one small value kept in L1 would keep the whole buffer.
-const COPY_BELOW: usize = 16 * 1024;
-
 /// fred's own time limit comes first, since it also takes the command out of the queue; this one is for its gaps.
 const LAST_RESORT: Duration = Duration::from_millis(20);
 
@@ -92,7 +89,7 @@ impl RedisL2 {
 }
 
 async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, FredError>>) -> Result<T, L2Error> {
-    match tokio::time::timeout(limit + LAST_RESORT, work).await {
+    match tokio::time::timeout(limit.saturating_add(LAST_RESORT), work).await {
         Ok(answer) => answer.map_err(|error| l2_error(&error)),
         Err(_) => Err(L2Error::TimedOut),
     }
@@ -113,7 +110,7 @@ impl L2 for RedisL2 {
         let found = self.bounded(Box::pin(connection.client().mget(keys))).await?;
         let Value::Array(found) = found else { return Err(L2Error::Unexpected) };
         let [envelope, head] = <[Value; 2]>::try_from(found).map_err(|_| L2Error::Unexpected)?;
-        Ok(Snapshot { envelope: stored_bytes(envelope), head: parse_head(&head) })
+        Ok(Snapshot { envelope: envelope.into_bytes(), head: parse_head(&head) })
     }
 
     async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
@@ -182,7 +179,8 @@ fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Va
         decimal(change.deadline.micros()),
         decimal(change.clears.into()),
         names.bus().into(),
-        decimal(log_len),
+        // Redis counts in signed numbers.
+        decimal(log_len.min(i64::MAX as u64)),
         change.message.clone().into(),
     ];
     for write in &change.writes {
@@ -219,11 +217,6 @@ fn decimal(number: u64) -> Value {
 
 fn number(answer: &Value) -> Result<u64, L2Error> {
     answer.as_u64().ok_or(L2Error::Unexpected)
-}
-
-fn stored_bytes(value: Value) -> Option<Bytes> {
-    let bytes = value.into_bytes()?;
-    Some(if bytes.len() < COPY_BELOW { Bytes::copy_from_slice(&bytes) } else { bytes })
 }
 
 /// The scripts' `read_head`.

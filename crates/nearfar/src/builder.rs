@@ -116,7 +116,7 @@ where
 
     /// How long tombstones and short-lived values stay in L2 to fence off loads that began before them. A load that
     /// takes longer is returned to its caller and stored nowhere. All nodes must agree. Defaults to 60 s: longer
-    /// than loads take, and a tombstone is some 100 bytes.
+    /// than loads take, and a tombstone is some 100 bytes. At least 100 ms.
     pub fn fence_window(mut self, window: Duration) -> Self {
         self.options.fence_window = window;
         self

@@ -100,6 +100,10 @@ where
     /// The loader's own, which [`Error::downcast_ref`] gives back; nothing is cached then. A loader's panic is an
     /// error of kind [`LoaderPanicked`](crate::ErrorKind::LoaderPanicked). That L2 fails is none: the loader is asked.
     ///
+    /// # Deadlocks
+    /// A loader that asks for its own key gets an error, also through other keys. It is not noticed, and waits for
+    /// itself for ever, if it asks from a task that it spawned.
+    ///
     /// # Cancel safety
     /// Safe: the load goes on while another caller waits for it, and is dropped when nobody does.
     ///

@@ -12,7 +12,6 @@ use crate::entry::Slot;
 use crate::error::{Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::Holdings;
 use crate::key::CacheKey;
-use crate::link::Follows;
 
 impl<K, V> Engine<K, V>
 where
@@ -52,8 +51,8 @@ where
     pub(crate) async fn clear(&self) -> Result<Version, Error> {
         let unsettled = Unsettled { held: &self.held, key: None };
         let version = self.change(Operation::Clear, Change::clear(self.node().id)).await?;
-        // Done or in doubt, the copies go; here it is done.
-        drop(unsettled);
+        unsettled.settled();
+        self.held.settle_clear(version);
         Ok(version)
     }
 

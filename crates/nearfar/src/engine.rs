@@ -5,11 +5,12 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Envelope, Follower, FollowerOptions, Head, Kind, Moment, Namespace, Snapshot};
+use nearfar_core::{Envelope, FollowerOptions, Head, Kind, Moment, Namespace, Snapshot};
 
 use crate::codec::Codec;
 use crate::entry::{Entry, Slot, Tier};
@@ -26,6 +27,8 @@ pub(crate) struct Engine<K, V> {
     pub(crate) options: Options,
     pub(crate) codec: Box<dyn Codec<V>>,
     pub(crate) held: Arc<Holdings<K, V>>,
+    /// Whether the settings were compared with those in L2.
+    agreed: AtomicBool,
 }
 
 /// What reading L2 found.
@@ -54,7 +57,7 @@ where
         codec: Box<dyn Codec<V>>,
     ) -> Result<Arc<Self>, Error> {
         let held = Arc::new(Holdings::new(&options));
-        let engine = Arc::new(Self { claim, options, codec, held });
+        let engine = Arc::new(Self { claim, options, codec, held, agreed: AtomicBool::new(false) });
         let reachable = engine.agree_on_settings().await?;
         engine.follow(reachable).await?;
         Ok(engine)
@@ -64,21 +67,30 @@ where
     async fn agree_on_settings(&self) -> Result<bool, Error> {
         let ours = self.options.settings();
         match self.node().l2()?.open(self.namespace(), &ours).await {
-            Ok(theirs) if theirs == ours => Ok(true),
+            Ok(theirs) if theirs == ours => {
+                self.agreed.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
             Ok(theirs) => {
                 let namespace = self.namespace().to_string();
                 Err(Error::config(ConfigProblem::Disagrees { namespace, ours, theirs }))
             }
-            Err(_) if self.node().start_degraded => Ok(false),
+            Err(cause) if self.node().start_degraded && cause.is_absence() => Ok(false),
             Err(cause) => Err(Error::l2(Operation::Open, cause)),
         }
+    }
+
+    /// Whether the other nodes are known to fence as long as this one. A node that started without L2 asks before it
+    /// fills L2.
+    pub(crate) async fn has_agreed(&self) -> bool {
+        self.agreed.load(Ordering::Relaxed) || matches!(self.agree_on_settings().await, Ok(true))
     }
 
     /// Subscribes, and waits for the proof of it if L2 is there to give one.
     async fn follow(&self, reachable: bool) -> Result<(), Error> {
         let options = FollowerOptions { max_staleness: self.options.max_staleness };
-        let follower = Follower::new(options, Arc::clone(&self.held.gate));
-        let proved = self.node().attach(self.namespace().clone(), follower, Arc::clone(&self.held) as _);
+        let (gate, held) = (Arc::clone(&self.held.gate), Arc::clone(&self.held) as _);
+        let proved = self.node().attach(self.namespace().clone(), options, gate, held);
         if !reachable {
             return Ok(());
         }

@@ -50,7 +50,7 @@ pub enum ErrorKind {
     Rejected,
     /// The loader failed. [`Error::downcast_ref`] and `source()` give its own error.
     Loader,
-    /// The loader panicked.
+    /// The loader panicked, or the codec did on its value.
     LoaderPanicked,
     /// A value could not be encoded, or is too large.
     Value,
@@ -69,6 +69,7 @@ enum Problem {
     SubscriptionUnproven { waited: Duration },
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
+    LoaderWaitsForItself,
     Encode(Box<dyn StdError + Send + Sync>),
     ValueTooLarge { len: usize },
     Key { type_name: &'static str, problem: KeyProblem },
@@ -98,7 +99,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
-    MaxStaleness { given: Duration, least: Duration },
+    TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
 }
 
@@ -133,6 +134,10 @@ impl Error {
         Self::of(Problem::LoaderPanicked { message })
     }
 
+    pub(crate) fn loader_waits_for_itself() -> Self {
+        Self::of(Problem::LoaderWaitsForItself)
+    }
+
     pub(crate) fn encode(cause: Box<dyn StdError + Send + Sync>) -> Self {
         Self::of(Problem::Encode(cause))
     }
@@ -164,7 +169,7 @@ impl Error {
             Problem::L2 { .. } | Problem::Connect(_) | Problem::SubscriptionUnproven { .. } => {
                 ErrorKind::Unavailable
             }
-            Problem::Loader(_) => ErrorKind::Loader,
+            Problem::Loader(_) | Problem::LoaderWaitsForItself => ErrorKind::Loader,
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
             Problem::Key { .. } => ErrorKind::Key,
@@ -192,7 +197,8 @@ impl Error {
     /// has dropped its own copy; the others may hold the old value until it is changed again, or expires.
     pub fn outcome_is_unknown(&self) -> bool {
         match &*self.0 {
-            Problem::L2 { doing, cause } => !matches!(doing, Operation::Read) && cause.outcome_is_unknown(),
+            Problem::L2 { doing: Operation::Open | Operation::Read, .. } => false,
+            Problem::L2 { cause, .. } => cause.outcome_is_unknown(),
             _ => false,
         }
     }
@@ -241,6 +247,12 @@ impl fmt::Display for Problem {
             Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
+            Self::LoaderWaitsForItself => {
+                write!(
+                    f,
+                    "the loader asked the cache for the key that it is loading, and would wait for itself"
+                )
+            }
             Self::Encode(cause) => write!(f, "the value could not be encoded: {cause}"),
             Self::ValueTooLarge { len } => {
                 write!(f, "the encoded value has {len} bytes, at most {MAX_VALUE_LEN} are allowed")
@@ -306,8 +318,8 @@ impl fmt::Display for ConfigProblem {
             Self::Jitter { given } => {
                 write!(f, "`jitter` is a fraction of ttl from 0 up to, not including, 1: {given}")
             }
-            Self::MaxStaleness { given, least } => {
-                write!(f, "`max_staleness` of {given:?} is too short to be proved: at least {least:?}")
+            Self::TooShort { setting, given, least } => {
+                write!(f, "`{setting}` of {given:?} is too short to work: at least {least:?}")
             }
             Self::Disagrees { namespace, ours, theirs } => write!(
                 f,

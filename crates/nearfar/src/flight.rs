@@ -1,10 +1,13 @@
 //! One load per key per node.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
@@ -12,25 +15,60 @@ use nearfar_core::{Height, Moment};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A load that all its callers drive together: any one of them can be dropped, and it goes on while one is left.
-pub(crate) type Flight<T> = Shared<Boxed<T>>;
+/// One caller's share in a load. All callers drive it together: any of them can go, and it goes on while one is left.
+pub(crate) struct Flight<T> {
+    load: Shared<Boxed<T>>,
+    rouser: Arc<Rouser>,
+}
+
+impl<T: Clone> Future for Flight<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        self.load.poll_unpin(cx)
+    }
+}
+
+/// Whoever leaves may have been the one who was to poll next: the load woke while it was polling, and the others saw
+/// that somebody was at it (<https://github.com/rust-lang/futures-rs/issues/2706>). So the others are woken.
+impl<T> Drop for Flight<T> {
+    fn drop(&mut self) {
+        self.rouser.rouse();
+    }
+}
+
+/// Wakes everybody who waits for a load.
+#[derive(Default)]
+struct Rouser {
+    /// What the load was last polled with, which wakes all who share it; `None` before and after.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Rouser {
+    fn set(&self, waker: Option<&Waker>) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker.cloned();
+    }
+
+    fn rouse(&self) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
 
 /// The loads in progress of one cache.
 pub(crate) struct FlightTable<K, T> {
     /// Guards the table only; no flight is polled or dropped under it.
-    flights: Mutex<Flights<K, T>>,
-}
-
-struct Flights<K, T> {
-    by_key: HashMap<K, Listed<T>>,
-    next_id: u64,
+    flights: Mutex<HashMap<K, Listed<T>>>,
 }
 
 struct Listed<T> {
-    id: u64,
+    id: FlightId,
     departure: Departure,
     /// Weak: a load that nobody waits for any more is dropped, not kept for later.
-    flight: WeakShared<Boxed<T>>,
+    load: WeakShared<Boxed<T>>,
+    rouser: Arc<Rouser>,
 }
 
 /// When a flight began, and what its node knew then.
@@ -42,64 +80,120 @@ pub(crate) struct Departure {
     pub(crate) fence: Height,
 }
 
+/// What a caller gets.
+pub(crate) enum Boarding<T> {
+    /// It leads a flight of its own.
+    Led(Flight<T>),
+    /// It joined one.
+    Joined(Flight<T>),
+    /// It is the loader of the very flight that it would join, and would wait for itself.
+    Itself,
+}
+
 impl<K, T> FlightTable<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { flights: Mutex::new(Flights { by_key: HashMap::new(), next_id: 0 }) })
+        Arc::new(Self { flights: Mutex::default() })
     }
 
-    /// Joins the key's flight if it may be joined, else begins one. Says whether it joined.
-    pub(crate) fn join_or_lead<F>(
+    /// Joins the key's flight if it may be joined, else begins one.
+    pub(crate) fn board<F>(
         self: &Arc<Self>,
         key: &K,
         departure: Departure,
         may_join: impl FnOnce(Departure) -> bool,
         load: F,
-    ) -> (Flight<T>, bool)
+    ) -> Boarding<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut flights = self.lock();
-        if let Some(listed) = flights.by_key.get(key)
+        if let Some(listed) = flights.get(key)
             && may_join(listed.departure)
-            && let Some(flight) = listed.flight.upgrade()
+            && let Some(load) = listed.load.upgrade()
         {
-            return (flight, true);
+            let (id, rouser) = (listed.id, Arc::clone(&listed.rouser));
+            drop(flights);
+            let flight = Flight { load, rouser };
+            return if id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight) };
         }
-        flights.next_id += 1;
-        let id = flights.next_id;
+        let (id, rouser) = (FlightId::fresh(), Arc::new(Rouser::default()));
         let listing = Listing { table: Arc::clone(self), key: key.clone(), id };
-        let listed_load = async move {
-            let _listing = listing;
-            load.await
-        };
-        let flight = (Box::pin(listed_load) as Boxed<T>).shared();
-        let weak = flight.downgrade().expect("a flight that was not polled yet is not finished");
-        flights.by_key.insert(key.clone(), Listed { id, departure, flight: weak });
-        (flight, false)
+        let load: Boxed<T> = Box::pin(driven(load, id, Arc::clone(&rouser), listing));
+        let load = load.shared();
+        let weak = load.downgrade().expect("a flight that was not polled yet is not finished");
+        let listed = Listed { id, departure, load: weak, rouser: Arc::clone(&rouser) };
+        flights.insert(key.clone(), listed);
+        Boarding::Led(Flight { load, rouser })
     }
 
     /// Lets nobody join the key's flight any more if it began before this invalidation was known (race R19). Those
     /// who joined get its value.
     pub(crate) fn retire(&self, key: &K, below: Height) {
+        self.remove_if(key, |listed| listed.departure.fence < below);
+    }
+
+    /// Lets nobody join the key's flight any more, whenever it began.
+    pub(crate) fn retire_any(&self, key: &K) {
+        self.remove_if(key, |_| true);
+    }
+
+    fn remove_if(&self, key: &K, unwanted: impl FnOnce(&Listed<T>) -> bool) {
         let mut flights = self.lock();
-        if flights.by_key.get(key).is_some_and(|listed| listed.departure.fence < below) {
-            flights.by_key.remove(key);
+        if flights.get(key).is_some_and(unwanted) {
+            flights.remove(key);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Flights<K, T>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Listed<T>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn delist(&self, key: &K, id: u64) {
-        let mut flights = self.lock();
-        if flights.by_key.get(key).is_some_and(|listed| listed.id == id) {
-            flights.by_key.remove(key);
+/// A load that knows how to wake those who wait for it and who polls it, and that is listed while it lasts.
+async fn driven<F: Future, L>(load: F, id: FlightId, rouser: Arc<Rouser>, _listing: L) -> F::Output {
+    let mut load = std::pin::pin!(load);
+    let landed = poll_fn(|cx| {
+        rouser.set(Some(cx.waker()));
+        let _polled = id.polled();
+        load.as_mut().poll(cx)
+    })
+    .await;
+    rouser.set(None);
+    landed
+}
+
+/// Names a flight in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FlightId(u64);
+
+thread_local! {
+    /// The flights that this thread is polling at this moment, the inner ones last.
+    static POLLED: RefCell<Vec<FlightId>> = const { RefCell::new(Vec::new()) };
+}
+
+impl FlightId {
+    fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_polled_here(self) -> bool {
+        POLLED.with_borrow(|polled| polled.contains(&self))
+    }
+
+    fn polled(self) -> impl Drop {
+        struct Polled;
+        impl Drop for Polled {
+            fn drop(&mut self) {
+                POLLED.with_borrow_mut(Vec::pop);
+            }
         }
+        POLLED.with_borrow_mut(|polled| polled.push(self));
+        Polled
     }
 }
 
@@ -111,7 +205,7 @@ where
 {
     table: Arc<FlightTable<K, T>>,
     key: K,
-    id: u64,
+    id: FlightId,
 }
 
 impl<K, T> Drop for Listing<K, T>
@@ -120,6 +214,6 @@ where
     T: Clone + Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        self.table.delist(&self.key, self.id);
+        self.table.remove_if(&self.key, |listed| listed.id == self.id);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nearfar_core::{Gate, Height, Version};
+use nearfar_core::{Gate, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::flight::FlightTable;
 use crate::key::CacheKey;
 use crate::l1::L1;
-use crate::link::Follows;
+use crate::member::Follows;
 use crate::options::Options;
 use crate::stats::Counters;
 
@@ -21,6 +22,8 @@ pub(crate) struct Holdings<K, V> {
     pub(crate) l1: L1<K, V>,
     pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
     pub(crate) counters: Arc<Counters>,
+    /// The last clear of this node's own that was settled.
+    own_clear: AtomicU64,
 }
 
 impl<K, V> Holdings<K, V>
@@ -32,7 +35,7 @@ where
         let gate = Arc::new(Gate::new(options.disconnected));
         let counters = Arc::new(Counters::default());
         let l1 = L1::new(&options.l1(), Arc::clone(&gate), Arc::clone(&counters));
-        Self { gate, l1, flights: FlightTable::new(), counters }
+        Self { gate, l1, flights: FlightTable::new(), counters, own_clear: AtomicU64::new(0) }
     }
 
     /// An invalidation is known: no older copy stays, no older flight is joined.
@@ -42,9 +45,21 @@ where
         self.l1.evict(key.clone(), &raised);
     }
 
+    /// Every copy so far is wrong, or may be.
+    pub(crate) fn forget(&self) {
+        self.gate.forget();
+        self.l1.reclaim();
+    }
+
+    /// This node cleared the cache and knows it: its own message need not forget what has come since.
+    pub(crate) fn settle_clear(&self, version: Version) {
+        self.forget();
+        self.own_clear.store(version.number(), Ordering::Release);
+    }
+
     /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
     pub(crate) fn discard(&self, key: &K) {
-        self.flights.retire(key, Height::TOP);
+        self.flights.retire_any(key);
         self.l1.discard(key.clone());
     }
 }
@@ -64,9 +79,11 @@ where
         }
     }
 
-    fn forget(&self) {
-        self.gate.forget();
-        self.l1.reclaim();
+    fn apply_clear(&self, version: Version, own: bool) {
+        let known = own && self.own_clear.load(Ordering::Acquire) == version.number();
+        if !known {
+            self.forget();
+        }
     }
 
     fn reclaim(&self) {

@@ -63,8 +63,8 @@ where
     {
         let slot = self.map.get(key)?;
         let now = now();
-        let alive = slot.generation == self.gate.generation() && now < slot.expires_at;
-        (alive && self.gate.serves(now)).then_some((slot, now))
+        let alive = now < slot.expires_at && self.gate.admits_read(now, slot.generation);
+        alive.then_some((slot, now))
     }
 
     /// Takes a value in, unless the fence has passed the ticket or something newer is there.

@@ -36,7 +36,7 @@
 //! # What is guaranteed
 //!
 //! * A value served from L1 was overwritten in L2 at most [`max_staleness`](CacheBuilder::max_staleness) ago, whatever
-//!   happens to the link.
+//!   happens to the link, unless [`disconnected`](CacheBuilder::disconnected) allows more.
 //! * A slow loader never puts an old value back over a newer one, in L1 or in L2.
 //! * A change that L2 has not acknowledged is never reported as done.
 //!
@@ -54,6 +54,17 @@
 //!
 //! With a single node, use moka. If every read must see the latest write of every node, no cache will do.
 
+pub mod backend {
+    //! The seams to a shared store and a bus, for backends of your own and for wrapping one in something that injects
+    //! faults; see [`NearfarBuilder::backend`](crate::NearfarBuilder::backend).
+
+    pub use nearfar_core::backend::*;
+    pub use nearfar_core::{
+        BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message, Moment,
+        Namespace, NodeId, Partition, Snapshot,
+    };
+}
+
 mod builder;
 mod cache;
 mod change;
@@ -69,6 +80,7 @@ mod key;
 mod l1;
 mod link;
 mod load;
+mod member;
 mod nearfar;
 mod node;
 mod options;
@@ -82,5 +94,5 @@ pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use nearfar::{Nearfar, NearfarBuilder};
-pub use nearfar_core::{Disconnected, Version, backend};
+pub use nearfar_core::{Disconnected, Version};
 pub use stats::{PropagationStats, Stats};

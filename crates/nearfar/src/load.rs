@@ -13,7 +13,7 @@ use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Moment, Ti
 use crate::engine::{Engine, Found, weight};
 use crate::entry::{Entry, Slot, Tier};
 use crate::error::Error;
-use crate::flight::Departure;
+use crate::flight::{Boarding, Departure};
 use crate::key::CacheKey;
 
 /// What is known of a load when it begins.
@@ -23,6 +23,9 @@ struct Start {
     base: Option<Version>,
     /// When L2 was asked for the base, or a moment before.
     asked_at: Moment,
+    /// Until when, on L2's clock, a tombstone from since then is there for certain. Reckoned when L2 was asked: what
+    /// is learnt of its clock later would say something else.
+    fenced_until: Option<Moment>,
     began_at: Moment,
 }
 
@@ -52,19 +55,43 @@ where
             fence: self.held.gate.height(&encoded),
         };
         let may_join = |other: Departure| self.may_join(other, departure.at);
-        let flight = Arc::clone(self).fly(key.clone(), encoded, loader);
-        let (flight, joined) = self.held.flights.join_or_lead(&key, departure, may_join, flight);
-        if joined {
-            self.held.counters.joined.add(1);
+        let load = Arc::clone(self).fly_safely(key.clone(), encoded, loader);
+        match self.held.flights.board(&key, departure, may_join, load) {
+            Boarding::Led(flight) => flight.await,
+            Boarding::Joined(flight) => {
+                self.held.counters.joined.add(1);
+                flight.await
+            }
+            Boarding::Itself => Err(Error::loader_waits_for_itself()),
         }
-        flight.await
     }
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
     /// were heard of have retired it. While they may go unheard, it must be young enough for the bound.
     fn may_join(&self, departure: Departure, now: Moment) -> bool {
-        departure.generation == self.held.gate.generation()
-            && (self.held.gate.serves(now) || now.since(departure.at) < self.options.max_staleness)
+        let gate = &self.held.gate;
+        let heard_of_all = gate.serves(now) || now.since(departure.at) < self.options.max_staleness;
+        // The generation last, see `Gate::admits_read`.
+        heard_of_all && departure.generation == gate.generation()
+    }
+
+    /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
+    async fn fly_safely<F, Fut, E>(
+        self: Arc<Self>,
+        key: K,
+        encoded: Bytes,
+        loader: F,
+    ) -> Result<Entry<V>, Error>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let load = Arc::clone(&self).fly(key, encoded, loader);
+        AssertUnwindSafe(load).catch_unwind().await.unwrap_or_else(|panic| {
+            self.held.counters.load_failures.add(1);
+            Err(Error::loader_panicked(&*panic))
+        })
     }
 
     async fn fly<F, Fut, E>(self: Arc<Self>, key: K, encoded: Bytes, loader: F) -> Result<Entry<V>, Error>
@@ -74,6 +101,8 @@ where
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
         let asked_at = self.now();
+        let window = self.options.fence_window.saturating_sub(ROUNDING);
+        let fenced_until = self.node().remote.earliest(asked_at).map(|asked_at| asked_at + window);
         let base = match self.read_l2(&key, &encoded).await {
             Ok(Found::Entry(entry)) => return Ok(entry),
             Ok(Found::Nothing(head)) => head.map(|head| head.sequence),
@@ -81,27 +110,28 @@ where
             Err(error) if error.is_closed() => return Err(error),
             Err(_) => None,
         };
-        let start = Start { ticket: self.held.gate.ticket(&encoded), base, asked_at, began_at: self.now() };
+        let ticket = self.held.gate.ticket(&encoded);
+        let start = Start { ticket, base, asked_at, fenced_until, began_at: self.now() };
         let value = self.load(key.clone(), loader).await?;
         Ok(self.fill(key, encoded, value, start).await)
     }
 
-    /// Runs the loader. Its panic becomes an error, so that those who joined are told.
     async fn load<F, Fut, E>(&self, key: K, loader: F) -> Result<V, Error>
     where
         F: FnOnce(K) -> Fut + Send,
         Fut: Future<Output = Result<V, E>> + Send,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
     {
-        let load = async { loader(key).await.map_err(|cause| Error::loader(cause.into())) };
-        let outcome = match AssertUnwindSafe(load).catch_unwind().await {
-            Ok(outcome) => outcome,
-            Err(panic) => Err(Error::loader_panicked(&*panic)),
-        };
-        let counter =
-            if outcome.is_ok() { &self.held.counters.loads } else { &self.held.counters.load_failures };
-        counter.add(1);
-        outcome
+        match loader(key).await {
+            Ok(value) => {
+                self.held.counters.loads.add(1);
+                Ok(value)
+            }
+            Err(cause) => {
+                self.held.counters.load_failures.add(1);
+                Err(Error::loader(cause.into()))
+            }
+        }
     }
 
     /// Proposes a loaded value to both tiers. The caller gets it in any case (race R18).
@@ -141,9 +171,10 @@ where
         if self.now().since(start.asked_at) >= self.options.fence_window {
             return false;
         }
-        let Some(base) = start.base else { return true };
-        let Some(asked_at) = self.node().remote.earliest(start.asked_at) else { return true };
-        let deadline = asked_at + self.options.fence_window.saturating_sub(ROUNDING);
+        let (Some(base), Some(deadline)) = (start.base, start.fenced_until) else { return true };
+        if !self.has_agreed().await {
+            return true;
+        }
         let Ok(l2) = self.node().l2() else { return false };
         match l2.fill(self.namespace(), Fill { write, base, deadline }).await {
             Ok(FillOutcome::Stored) => true,

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nearfar_core::backend::{Bus, L2};
-use nearfar_core::{Follower, Moment, Namespace, NodeId, RemoteClock};
+use nearfar_core::{BeatId, Follower, FollowerOptions, Gate, Moment, Namespace, NodeId, RemoteClock};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::error::{ConfigProblem, Error};
-use crate::link::{Follows, Link, LinkContext, Order};
+use crate::link::{Link, LinkContext, Order};
+use crate::member::{Follows, Member};
 
 /// One node: its connections and its receive loop. Dropping the last handle ends all of it.
 pub(crate) struct Node {
@@ -49,7 +50,7 @@ impl Node {
             l2: Arc::clone(&l2),
             clock,
             remote: Arc::clone(&remote),
-            patience: timeouts.command + Duration::from_secs(2),
+            patience: patience(timeouts),
         };
         let link = Link::start(bus, context);
         let (closed, names) = (AtomicBool::new(false), Mutex::default());
@@ -81,23 +82,31 @@ impl Node {
     pub(crate) fn attach(
         &self,
         namespace: Namespace,
-        follower: Follower,
-        cache: Arc<dyn Follows>,
+        options: FollowerOptions,
+        gate: Arc<Gate>,
+        held: Arc<dyn Follows>,
     ) -> oneshot::Receiver<()> {
+        // Beats are numbered on from the time: those of an earlier cache of the same name are not taken for its own.
+        let first_beat = BeatId::new(self.clock.now().micros());
+        let follower = Follower::new(options, gate, first_beat);
         let (proved, proof) = oneshot::channel();
-        self.link.order(Order::Attach { namespace, follower, cache, proved });
+        let member = Box::new(Member::new(follower, held, proved, patience(self.timeouts)));
+        self.link.order(Order::Attach { namespace, member });
         proof
     }
 
     pub(crate) async fn shut_down(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        self.closed.store(true, Ordering::Release);
         let (done, finished) = oneshot::channel();
         self.link.order(Order::Shutdown { done });
-        // An error means that the loop ended before; then there is nothing left to close.
+        // An error means that the loop has ended; then there is nothing left to close.
         let _ = finished.await;
     }
+}
+
+/// How long a beat may go unanswered: its command's time, and time for another try.
+fn patience(timeouts: Timeouts) -> Duration {
+    timeouts.command.saturating_add(Duration::from_secs(2))
 }
 
 /// The right to a namespace on a node, held by the cache of that name.

@@ -52,9 +52,12 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A shorter bound would have nodes beat more often than every 4 ms.
 const LEAST_STALENESS: Duration = Duration::from_millis(20);
 
+/// A load includes two round trips, and what is known of L2's clock is about as exact as one.
+const LEAST_WINDOW: Duration = Duration::from_millis(100);
+
 impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let durations = [("ttl", self.ttl), ("l1_ttl", self.l1_ttl), ("fence_window", self.fence_window)];
+        let durations = [("ttl", self.ttl), ("l1_ttl", self.l1_ttl)];
         if let Some((setting, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
         }
@@ -65,9 +68,12 @@ impl Options {
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(Error::config(ConfigProblem::Jitter { given: self.jitter }));
         }
-        if self.max_staleness < LEAST_STALENESS {
-            let problem = ConfigProblem::MaxStaleness { given: self.max_staleness, least: LEAST_STALENESS };
-            return Err(Error::config(problem));
+        let shortest = [
+            ("max_staleness", self.max_staleness, LEAST_STALENESS),
+            ("fence_window", self.fence_window, LEAST_WINDOW),
+        ];
+        if let Some(&(setting, given, least)) = shortest.iter().find(|(_, given, least)| given < least) {
+            return Err(Error::config(ConfigProblem::TooShort { setting, given, least }));
         }
         Ok(())
     }
@@ -75,7 +81,7 @@ impl Options {
     /// What the nodes of a namespace must agree on.
     pub(crate) fn settings(&self) -> Settings {
         // What is recorded has milliseconds; a fraction of one would disagree with itself.
-        let millis = u64::try_from(self.fence_window.as_millis()).unwrap_or(u64::MAX).max(1);
+        let millis = u64::try_from(self.fence_window.as_millis()).unwrap_or(u64::MAX);
         Settings { partitions: 1, fence_window: Duration::from_millis(millis) }
     }
 

@@ -79,7 +79,7 @@ counters! {
     l2_hits,
     /// Reads that neither answered.
     misses,
-    /// Reads of L2 that failed.
+    /// Reads of L2, and fills, that failed.
     l2_failures,
     /// Loads that gave a value.
     loads,
@@ -87,7 +87,7 @@ counters! {
     load_failures,
     /// Callers that joined a flight instead of loading themselves.
     joined,
-    /// Loaded values that L2 or L1 did not take because something newer had come, or the load took too long.
+    /// Loaded values that were not stored because L2 had something newer, or the load took too long.
     fills_refused,
     /// Loaded values that could not be encoded, or are too large, and so were not cached.
     unstorable,

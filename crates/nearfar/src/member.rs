@@ -1,0 +1,157 @@
+//! One cache, as the receive loop knows it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar_core::{
+    BeatId, Echo, Follower, Message, MessageBody, Moment, NodeId, Proof, RemoteClock, Standing, Version,
+    Watchdog,
+};
+use tokio::sync::oneshot;
+
+use crate::stats::Counters;
+
+/// What the receive loop does to a cache, whatever its types are. User code runs in it (keys are decoded, values
+/// dropped), so it may panic.
+pub(crate) trait Follows: Send + Sync {
+    /// Copies of these keys with a smaller version are wrong.
+    fn apply(&self, version: Version, keys: &[Bytes]);
+    /// Every copy from before this clear is wrong. `own` if this node asked for it.
+    fn apply_clear(&self, version: Version, own: bool);
+    /// The gate forgot every copy: give their memory back.
+    fn reclaim(&self);
+    /// The node shuts down: serve nothing from L1 any more.
+    fn close(&self);
+    fn counters(&self) -> &Counters;
+}
+
+/// How many beats of a cache may be unanswered by L2 at once.
+const BEATS_AT_ONCE: usize = 4;
+
+pub(crate) struct Member {
+    follower: Follower,
+    held: Arc<dyn Follows>,
+    /// Told once, when the subscription is proved for the first time.
+    proved: Option<oneshot::Sender<()>>,
+    /// Beats that L2 has not answered.
+    under_way: Vec<BeatId>,
+    /// Barks if this cache's echoes stay away although those of others may come.
+    watchdog: Watchdog,
+}
+
+impl Member {
+    pub(crate) fn new(
+        follower: Follower,
+        held: Arc<dyn Follows>,
+        proved: oneshot::Sender<()>,
+        patience: Duration,
+    ) -> Self {
+        let watchdog = Watchdog::new(patience);
+        Self { follower, held, proved: Some(proved), under_way: Vec::new(), watchdog }
+    }
+
+    /// The beat to send now, if one is due.
+    pub(crate) fn poll_beat(&mut self, now: Moment) -> Option<BeatId> {
+        if self.under_way.len() >= BEATS_AT_ONCE {
+            return None;
+        }
+        let beat = self.follower.poll_beat(now)?;
+        self.under_way.push(beat);
+        self.watchdog.beat(now);
+        Some(beat)
+    }
+
+    /// Whether the subscription of this cache is to be asked for again.
+    pub(crate) fn poll_watchdog(&mut self, now: Moment) -> bool {
+        self.watchdog.poll(now)
+    }
+
+    /// When to poll next.
+    pub(crate) fn due(&self) -> Moment {
+        let beat =
+            if self.under_way.len() < BEATS_AT_ONCE { self.follower.beat_due() } else { Moment::NEVER };
+        beat.min(self.watchdog.due())
+    }
+
+    /// L2 has answered a beat, or will not any more.
+    pub(crate) fn handle_beaten(&mut self, beat: BeatId) {
+        self.under_way.retain(|other| *other != beat);
+    }
+
+    pub(crate) fn handle_message(&mut self, frame: &Bytes, node: NodeId, remote_now: Option<Moment>) {
+        let Ok(message) = Message::decode(frame) else { return self.handle_bad_frame() };
+        let own = message.origin == node;
+        let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
+            MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
+            MessageBody::Clear => self.held.apply_clear(message.sequence, own),
+        }));
+        if applied.is_err() {
+            // Half applied is not applied.
+            return self.handle_bad_frame();
+        }
+        if !own {
+            self.count_received(&message, remote_now);
+        }
+        if self.follower.handle_message(&message) == Standing::Gap {
+            self.held.counters().doubts.add(1);
+        }
+    }
+
+    fn count_received(&self, message: &Message, remote_now: Option<Moment>) {
+        let counters = self.held.counters();
+        counters.invalidations_received.add(message.body.keys().len() as u64);
+        if let Some(now) = remote_now {
+            // A sequence is drawn from L2's clock, see `Version`.
+            counters.propagation.record(now.since(Moment::from_micros(message.sequence.number())));
+        }
+    }
+
+    /// Whether the echo proved that the subscription is alive.
+    pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment, remote: &RemoteClock) -> bool {
+        let Ok(echo) = Echo::decode(frame) else {
+            self.handle_bad_frame();
+            return false;
+        };
+        // The reply to the beat tells the time as well, but may come after this.
+        if let Some(sent) = self.follower.sent_at(echo.beat) {
+            remote.observe(sent, now, echo.time);
+        }
+        match self.follower.handle_echo(&echo) {
+            Proof::Void => return false,
+            Proof::Extended => {}
+            Proof::Resynced => self.reclaim(),
+        }
+        self.watchdog.proof();
+        if let Some(proved) = self.proved.take() {
+            // The builder may have been dropped meanwhile.
+            let _ = proved.send(());
+        }
+        true
+    }
+
+    fn reclaim(&self) {
+        self.held.counters().resyncs.add(1);
+        // What a value's `drop` does is not this loop's to suffer from; the copies are dead in any case.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.held.reclaim()));
+    }
+
+    pub(crate) fn handle_subscribed(&mut self) {
+        self.follower.handle_subscribed();
+    }
+
+    fn handle_bad_frame(&mut self) {
+        self.held.counters().bad_frames.add(1);
+        self.handle_doubt();
+    }
+
+    pub(crate) fn handle_doubt(&mut self) {
+        self.held.counters().doubts.add(1);
+        self.follower.handle_doubt();
+    }
+
+    pub(crate) fn close(&self) {
+        self.held.close();
+    }
+}
