@@ -80,7 +80,7 @@ pub struct Valves {
     pub fills: Valve,
     /// Before a change is sent.
     pub changes: Valve,
-    /// Before the node takes the next event off the bus.
+    /// Before the node gets the next event of the bus.
     pub bus: Valve,
     injected: Arc<Injected>,
     refuse_fills: Arc<watch::Sender<bool>>,
@@ -106,7 +106,10 @@ impl Valves {
 
     pub(crate) fn wrap(&self, l2: Arc<dyn L2>, bus: Box<dyn Bus>) -> (Arc<dyn L2>, Box<dyn Bus>) {
         let valves = self.clone();
-        (Arc::new(ValvedL2 { valves: valves.clone(), inner: l2 }), Box::new(ValvedBus { valves, inner: bus }))
+        (
+            Arc::new(ValvedL2 { valves: valves.clone(), inner: l2 }),
+            Box::new(ValvedBus { valves, inner: bus, taken: None }),
+        )
     }
 }
 
@@ -161,6 +164,8 @@ impl L2 for ValvedL2 {
 struct ValvedBus {
     valves: Valves,
     inner: Box<dyn Bus>,
+    /// An event that waits at the valve.
+    taken: Option<BusEvent>,
 }
 
 impl fmt::Debug for ValvedBus {
@@ -184,9 +189,18 @@ impl Bus for ValvedBus {
     }
 
     async fn next(&mut self) -> Option<BusEvent> {
+        if self.taken.is_none() {
+            self.taken = self.take().await;
+        }
+        // The event is kept while it waits, so that dropping this future loses none.
+        self.valves.bus.pass().await;
+        self.taken.take()
+    }
+}
+
+impl ValvedBus {
+    async fn take(&mut self) -> Option<BusEvent> {
         loop {
-            // Before an event is taken, so that dropping this future loses none.
-            self.valves.bus.pass().await;
             let injected = self.valves.injected.events.lock().expect("no test panics in here").pop_front();
             if injected.is_some() {
                 return injected;
