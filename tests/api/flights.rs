@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use nearfar::{Cache, Codec, CodecError, Error, ErrorKind, Tier};
 use nearfar_tests::{Valve, on_every_backend};
@@ -267,27 +266,6 @@ on_every_backend! {
         assert_eq!(*early.await.unwrap().unwrap(), "load 1");
         assert_eq!(*late.await.unwrap().unwrap(), "load 2");
         assert_eq!(*there.get("k").await.unwrap().unwrap(), "load 2");
-    }
-
-    /// The leader is dropped between the load's waking and its next poll, while a joiner saw that somebody was at it.
-    /// Then nobody polls, and the joiner hangs for ever.
-    async fn a_leader_that_leaves_when_the_load_has_just_woken_strands_nobody(world: World) {
-        let cache = world.node().await.texts().await;
-        for round in 0..2_000 {
-            let key = round.to_string();
-            let wakes_itself = |_| async {
-                tokio::task::yield_now().await;
-                Ok::<_, Broken>("load 1".to_owned())
-            };
-            let leader = tokio::spawn({
-                let (cache, key) = (cache.clone(), key.clone());
-                async move { cache.get_or_load(&key, wakes_itself).now_or_never().is_some() }
-            });
-            let joiner = cache.get_or_load(&key, |_| async { Ok::<_, Broken>("load 2".to_owned()) });
-            let joined = tokio::time::timeout(std::time::Duration::from_secs(20), joiner).await;
-            assert!(joined.is_ok_and(|entry| entry.is_ok()), "stranded in round {round}");
-            leader.await.unwrap();
-        }
     }
 
     async fn a_codecs_panic_is_an_error_for_everyone_too(world: World) {
