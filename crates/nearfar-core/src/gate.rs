@@ -143,6 +143,7 @@ impl Gate {
 
     /// Whether L1 may be served at this moment. Call it with a clock read *after* the entry was looked up or just
     /// before: a process that slept in between must not serve what it found earlier.
+    #[inline]
     pub fn serves(&self, now: Moment) -> bool {
         now.micros() < self.serve_until.load(Ordering::Acquire)
     }
@@ -151,6 +152,7 @@ impl Gate {
     ///
     /// The order matters. A resync forgets first and extends trust after; so who sees the new trust must look at the
     /// generation after that, or would serve a forgotten copy by the trust that was given for forgetting it.
+    #[inline]
     pub fn admits_read(&self, now: Moment, generation: u64) -> bool {
         self.serves(now) && self.generation() == generation
     }
@@ -161,6 +163,7 @@ impl Gate {
     }
 
     /// The generation that a served entry must be of.
+    #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }

@@ -3,6 +3,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use nearfar_core::Version;
@@ -38,6 +39,9 @@ use crate::stats::Stats;
 pub struct Cache<K, V> {
     engine: Arc<Engine<K, V>>,
 }
+
+/// What comes after L1, boxed: a small future keeps the hit fast, and a box is nothing beside a round trip.
+type BeyondL1<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl<K, V> Cache<K, V>
 where
@@ -78,12 +82,7 @@ where
         if let Some(entry) = self.engine.l1_hit(key) {
             return Ok(Some(entry));
         }
-        let key = key.to_owned();
-        let encoded = key::encode(&key)?;
-        match self.engine.read_l2(&key, &encoded).await? {
-            Found::Entry(entry) => Ok(Some(entry)),
-            Found::Nothing(_) => Ok(None),
-        }
+        self.get_from_l2(key.to_owned()).await
     }
 
     /// The value of a key from L1, else from L2, else from the loader, whose value goes to both.
@@ -101,8 +100,8 @@ where
     /// error of kind [`LoaderPanicked`](crate::ErrorKind::LoaderPanicked). That L2 fails is none: the loader is asked.
     ///
     /// # Deadlocks
-    /// A loader that asks for its own key gets an error, also through other keys. It is not noticed, and waits for
-    /// itself for ever, if it asks from a task that it spawned.
+    /// A loader that asks for its own key gets an error, also through other keys. That is not noticed, and it waits for
+    /// ever, if it asks from a task that it spawned, or if two loads of different tasks ask for each other's key.
     ///
     /// # Cancel safety
     /// Safe: the load goes on while another caller waits for it, and is dropped when nobody does.
@@ -127,9 +126,7 @@ where
         if let Some(entry) = self.engine.l1_hit(key) {
             return Ok(entry);
         }
-        let key = key.to_owned();
-        let encoded = key::encode(&key)?;
-        self.engine.read_or_load(key, encoded, loader).await
+        self.get_beyond_l1(key.to_owned(), loader).await
     }
 
     /// Makes a value the truth, on every node. Returns its version.
@@ -270,6 +267,30 @@ where
     /// ```
     pub fn stats(&self) -> Stats {
         self.engine.stats()
+    }
+
+    #[inline(never)]
+    fn get_from_l2(&self, key: K) -> BeyondL1<'_, Option<Entry<V>>> {
+        Box::pin(async move {
+            let encoded = key::encode(&key)?;
+            match self.engine.read_l2(&key, &encoded).await? {
+                Found::Entry(entry) => Ok(Some(entry)),
+                Found::Nothing(_) => Ok(None),
+            }
+        })
+    }
+
+    #[inline(never)]
+    fn get_beyond_l1<F, Fut, E>(&self, key: K, loader: F) -> BeyondL1<'_, Entry<V>>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        Box::pin(async move {
+            let encoded = key::encode(&key)?;
+            self.engine.read_or_load(key, encoded, loader).await
+        })
     }
 
     /// The name of its keyspace.

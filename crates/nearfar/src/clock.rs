@@ -36,6 +36,7 @@ impl Clock {
 }
 
 /// `CLOCK_BOOTTIME` counts suspended time on Linux; elsewhere the monotonic clock is the nearest thing.
+#[inline]
 fn system_now() -> Moment {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let id = rustix::time::ClockId::Boottime;
