@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearfar::{Cache, Nearfar, Tier};
-use nearfar_testkit::{Direction, FaultProxy, Flow, RedisServer, eventually, let_pass};
+use nearfar_testkit::{Cut, Direction, FaultProxy, Flow, RedisServer, eventually, let_pass};
 use nearfar_tests::trusted;
 
 const BOUND: Duration = Duration::from_millis(500);
@@ -161,18 +161,55 @@ async fn a_server_that_forgets_its_scripts_is_given_them_again() {
 }
 
 #[tokio::test]
-async fn rubbish_on_the_channel_costs_a_resync_and_nothing_else() {
+async fn rubbish_on_the_channel_costs_a_moment_of_trust_and_nothing_else() {
     let server = RedisServer::start().await;
     let cache = node(&server.url()).await;
     cache.set("k", "v".into()).await.unwrap();
+    let resyncs = cache.stats().resyncs;
     for rubbish in [&b"hello"[..], b"", b"NM\x01\x01", &vec![0xff; 100_000]] {
-        let resyncs = cache.stats().resyncs;
+        let doubts = cache.stats().doubts;
         let reply = server.command(&[&b"PUBLISH"[..], b"{texts.0}#bus", rubbish]).await;
         assert_eq!(reply.int(), Some(1));
-        eventually("it resyncs", async || cache.stats().resyncs > resyncs).await;
+        eventually("it doubts", async || cache.stats().doubts > doubts).await;
+        trusted(&cache).await;
     }
-    trusted(&cache).await;
-    assert_eq!(*cache.get("k").await.unwrap().unwrap(), "v");
+    assert_eq!(*cache.peek("k").unwrap(), "v");
+    assert_eq!((cache.stats().bad_frames, cache.stats().resyncs), (4, resyncs));
+}
+
+/// What was missed is not in the log any more, or the log is gone: then nothing can be proved, and L1 is forgotten.
+#[tokio::test]
+async fn a_log_that_was_trimmed_or_lost_makes_a_node_forget() {
+    let server = RedisServer::start().await;
+    for lost in [false, true] {
+        let proxy = FaultProxy::start(server.port()).await;
+        let build = async |url: &str| -> Cache<u32, String> {
+            let nearfar = Nearfar::builder().log_len(10).connect(url).await.unwrap();
+            nearfar.cache("numbers").max_staleness(BOUND).build().await.unwrap()
+        };
+        let (a, b) = (build(&server.url()).await, build(&proxy.url()).await);
+        for key in 0..500 {
+            a.set(&key, "old".into()).await.unwrap();
+        }
+        eventually("the messages are applied", async || b.stats().invalidations_received == 500).await;
+        for key in 0..500 {
+            b.get(&key).await.unwrap();
+        }
+        let resyncs = b.stats().resyncs;
+        proxy.refuse().await;
+        proxy.cut(Cut::Reset).await;
+        for key in 0..if lost { 1 } else { 500 } {
+            a.set(&key, "new".into()).await.unwrap();
+        }
+        if lost {
+            server.command(&["DEL", "{numbers.0}#log"]).await;
+        }
+        proxy.accept().await;
+        eventually("it resyncs", async || b.stats().resyncs > resyncs).await;
+        trusted(&b).await;
+        assert!(b.peek(&400).is_none());
+        assert_eq!(*b.get(&0).await.unwrap().unwrap(), "new");
+    }
 }
 
 #[tokio::test]

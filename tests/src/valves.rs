@@ -144,6 +144,15 @@ impl L2 for ValvedL2 {
         self.inner.fill(namespace, fill).await
     }
 
+    async fn log(
+        &self,
+        namespace: &Namespace,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error> {
+        self.inner.log(namespace, since, until).await
+    }
+
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
         self.inner.beat(namespace, beat).await
     }

@@ -31,6 +31,10 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
     /// Stores a loaded value unless something newer is there.
     async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error>;
 
+    /// The messages that the log has kept with numbers from `since` to `until`, both included, oldest first.
+    async fn log(&self, namespace: &Namespace, since: Version, until: Version)
+    -> Result<Vec<Bytes>, L2Error>;
+
     /// Registers the node as live and publishes an echo to it, in one atomic step that writes.
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error>;
 

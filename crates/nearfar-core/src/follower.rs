@@ -2,6 +2,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::{BeatId, Echo, Gate, Message, Moment, Version};
 
 /// How many unanswered beats are remembered. An echo older than that proves nothing worth having.
@@ -23,11 +25,15 @@ const BEATS_REMEMBERED: usize = 64;
 ///          ┌─────────┐ ────────┘   echo agrees   ┌─────────┐ ──────┘
 ///          │ in step │ ────────────────────────▶ │ trusted │
 ///          └─────────┘ ◀──────────────────────── └─────────┘
-///               ▲           max_staleness over        │
-///        echo:  │                                     │ gap, or any doubt: distrust at once
-///  forget L1,   │        ┌─────────────┐              │
-///  adopt its    └─────── │ out of step │ ◀────────────┘
-///  sequence              └─────────────┘
+///            ▲  ▲  ▲      max_staleness over          │
+///            │  │  │                                  │ gap, or any doubt: distrust at once
+///    echo of │  │  │ no log: forget L1, adopt         ▼
+///  the last  │  │  └───────────────────────┐   ┌─────────────┐
+///  number    │  │ log connects: apply it   └── │ out of step │
+///  applied   │  └──────┌───────────┐ ◀──────── └─────────────┘
+///            │         │ replaying │  echo of a greater    │
+///            │         └───────────┘  number               │
+///            └─────────────────────────────────────────────┘
 /// ```
 ///
 /// ```
@@ -49,8 +55,7 @@ const BEATS_REMEMBERED: usize = 64;
 pub struct Follower {
     options: FollowerOptions,
     gate: Arc<Gate>,
-    /// The last change of an unbroken chain; `None` while messages may be missing.
-    applied: Option<Version>,
+    step: Step,
     /// The greatest number heard of in this history, true or not.
     heard: Version,
     /// Beats under way with the moment each was sent, oldest first. Those sent before the last doubt are dropped:
@@ -58,6 +63,58 @@ pub struct Follower {
     beats: VecDeque<(BeatId, Moment)>,
     next_beat: BeatId,
     beat_due: Moment,
+}
+
+/// How a follower stands to the chain of messages.
+#[derive(Debug)]
+enum Step {
+    /// Every message up to this one is applied.
+    In(Link),
+    /// Messages may be missing since this one; `None` if nothing was ever proved.
+    Out { since: Option<Link> },
+    /// The messages between `since` and `until` are being fetched from the log; those behind `until` arrive and are
+    /// applied meanwhile.
+    Replaying {
+        since: Link,
+        until: Version,
+        last: Link,
+        /// When the beat was sent whose echo trust will be drawn from.
+        sent: Moment,
+    },
+}
+
+/// A point of the chain.
+#[derive(Clone, Debug)]
+struct Link {
+    sequence: Version,
+    /// The message of that number, if it came as one and not as an echo's word.
+    frame: Option<Bytes>,
+}
+
+impl Link {
+    /// Whether the message at this place of the log is this point, or follows it directly.
+    fn is_met_by(&self, message: &Message, frame: &Bytes) -> bool {
+        if message.sequence == self.sequence {
+            // A history that forked may use a number again, but not for the same bytes.
+            return self.frame.as_ref().is_none_or(|known| known == frame);
+        }
+        self.frame.is_none() && message.previous == self.sequence
+    }
+}
+
+/// A part of the log that connects what was applied with what an echo proved. Apply its messages, in order, then hand
+/// it to [`Follower::finish_replay`].
+#[derive(Debug)]
+#[must_use = "what is missing stays missing until it is applied"]
+pub struct Replay {
+    messages: Vec<Message>,
+}
+
+impl Replay {
+    /// The messages to apply; one or two may have been applied before.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
 }
 
 /// What a [`Follower`] is set to.
@@ -115,7 +172,16 @@ pub enum Standing {
 pub enum Proof {
     /// Nothing was missing; trust is extended.
     Extended,
-    /// Something may have been missing: L1 is forgotten, the echo's sequence adopted, trust begins anew.
+    /// Messages are missing, from behind the first of these numbers to the second: fetch both and what is between from
+    /// the log and hand it to [`Follower::check_log`].
+    Replay {
+        /// The last message that was applied before.
+        since: Version,
+        /// The last message that was executed before the echo.
+        until: Version,
+    },
+    /// Something may have been missing that no log can prove: L1 is forgotten, the echo's sequence adopted, trust
+    /// begins anew.
     Resynced,
     /// Nothing: its beat is unknown, or was sent before the last doubt.
     Void,
@@ -158,7 +224,7 @@ impl Follower {
         Self {
             options,
             gate,
-            applied: None,
+            step: Step::Out { since: None },
             heard: Version::UNKNOWN,
             beats: VecDeque::new(),
             next_beat: first_beat,
@@ -166,15 +232,17 @@ impl Follower {
         }
     }
 
-    /// Takes in a message whose keys have been applied to L1.
-    pub fn handle_message(&mut self, message: &Message) -> Standing {
+    /// Takes in a message whose keys have been applied to L1, together with its bytes.
+    pub fn handle_message(&mut self, message: &Message, frame: &Bytes) -> Standing {
         self.heard = self.heard.max(message.sequence);
-        let Some(applied) = self.applied else { return Standing::OutOfStep };
-        if message.sequence == applied {
+        let (Step::In(last) | Step::Replaying { last, .. }) = &mut self.step else {
+            return Standing::OutOfStep;
+        };
+        if message.sequence == last.sequence {
             return Standing::Duplicate;
         }
-        if message.previous == applied && message.sequence > applied {
-            self.applied = Some(message.sequence);
+        if message.previous == last.sequence && message.sequence > last.sequence {
+            *last = Link { sequence: message.sequence, frame: Some(frame.clone()) };
             return Standing::Next;
         }
         self.handle_doubt();
@@ -183,29 +251,105 @@ impl Follower {
 
     /// Takes in an echo of one of this node's beats.
     pub fn handle_echo(&mut self, echo: &Echo) -> Proof {
-        let Some(sent) = self.take_beat(echo.beat) else { return Proof::Void };
-        let in_step = self.applied == Some(echo.sequence);
-        if !in_step {
-            // Everything from here on arrives behind this echo, so its sequence is where the chain goes on. Fills
-            // under way were read before it and lose their tickets with the generation.
-            self.gate.distrust();
-            if echo.sequence < self.heard {
-                self.gate.forget_numbers();
-            } else {
-                self.gate.forget();
+        let Some(sent_at) = self.take_beat(echo.beat) else { return Proof::Void };
+        self.beat_due = self.beat_due.max(sent_at + self.options.beat_every());
+        match &mut self.step {
+            Step::Replaying { last, sent, .. } if last.sequence == echo.sequence => {
+                *sent = sent_at;
+                return Proof::Void;
             }
-            self.applied = Some(echo.sequence);
-            self.heard = echo.sequence;
+            Step::In(last) if last.sequence == echo.sequence => {}
+            _ => return self.catch_up(echo, sent_at),
         }
+        self.gate.extend(sent_at + self.options.max_staleness);
+        Proof::Extended
+    }
+
+    /// Messages were missing when this echo came, or may have been.
+    fn catch_up(&mut self, echo: &Echo, sent: Moment) -> Proof {
+        self.gate.distrust();
+        let adopted = Link { sequence: echo.sequence, frame: None };
+        // A number above the echo's: history was replaced, or somebody made the number up.
+        let proved = self.proved().cloned().filter(|_| self.heard <= echo.sequence);
+        match proved {
+            // Nothing was published since: whatever was in doubt, no message was lost.
+            Some(since) if since.sequence == echo.sequence => {
+                self.step = Step::In(since);
+                self.gate.extend(sent + self.options.max_staleness);
+                Proof::Extended
+            }
+            Some(since) if since.sequence < echo.sequence => {
+                let (from, until) = (since.sequence, echo.sequence);
+                self.step = Step::Replaying { since, until, last: adopted, sent };
+                Proof::Replay { since: from, until }
+            }
+            _ => {
+                self.resync(adopted, sent);
+                Proof::Resynced
+            }
+        }
+    }
+
+    /// The last point up to which nothing is missing.
+    fn proved(&self) -> Option<&Link> {
+        match &self.step {
+            Step::In(last) => Some(last),
+            Step::Out { since } => since.as_ref(),
+            Step::Replaying { since, .. } => Some(since),
+        }
+    }
+
+    /// Checks a part of the log that [`Proof::Replay`] asked for: it must begin with the last message applied, byte for
+    /// byte, or right behind it, be a chain, and end with the message that the echo named. `None` if it does not, or is
+    /// not what is needed any more; then see [`give_up_replay`](Self::give_up_replay).
+    pub fn check_log(&self, frames: &[Bytes]) -> Option<Replay> {
+        let Step::Replaying { since, until, .. } = &self.step else { return None };
+        let messages: Vec<Message> =
+            frames.iter().map(|frame| Message::decode(frame).ok()).collect::<Option<_>>()?;
+        let begins = since.is_met_by(messages.first()?, &frames[0]);
+        let connects = messages.windows(2).all(|pair| pair[1].previous == pair[0].sequence);
+        let ends = messages.last()?.sequence == *until;
+        (begins && connects && ends).then_some(Replay { messages })
+    }
+
+    /// Whether this is the replay that is waited for.
+    pub fn replays(&self, since: Version, until: Version) -> bool {
+        matches!(&self.step, Step::Replaying { since: from, until: to, .. } if from.sequence == since && *to == until)
+    }
+
+    /// The messages of the replay have been applied: nothing is missing any more.
+    pub fn finish_replay(&mut self, replay: Replay) {
+        drop(replay);
+        let Step::Replaying { last, sent, .. } = &self.step else { return };
+        let (last, sent) = (last.clone(), *sent);
+        self.step = Step::In(last);
         self.gate.extend(sent + self.options.max_staleness);
-        self.beat_due = self.beat_due.max(sent + self.options.beat_every());
-        if in_step { Proof::Extended } else { Proof::Resynced }
+    }
+
+    /// The log does not connect: it was trimmed, or history is another one. L1 is forgotten.
+    pub fn give_up_replay(&mut self) {
+        let Step::Replaying { last, sent, .. } = &self.step else { return };
+        let (last, sent) = (last.clone(), *sent);
+        self.resync(last, sent);
+    }
+
+    fn resync(&mut self, adopted: Link, sent: Moment) {
+        // Everything from here on arrives behind the echo, so its sequence is where the chain goes on. Fills under way
+        // were read before it and lose their tickets with the generation.
+        if adopted.sequence < self.heard {
+            self.gate.forget_numbers();
+        } else {
+            self.gate.forget();
+        }
+        self.heard = adopted.sequence;
+        self.step = Step::In(adopted);
+        self.gate.extend(sent + self.options.max_staleness);
     }
 
     /// Takes in that messages may be missing. Trust is withdrawn; a beat is due at once.
     pub fn handle_doubt(&mut self) {
         self.gate.distrust();
-        self.applied = None;
+        self.step = Step::Out { since: self.proved().cloned() };
         self.beats.clear();
         self.beat_due = Moment::default();
     }
@@ -226,8 +370,8 @@ impl Follower {
             self.beats.pop_front();
         }
         self.beats.push_back((beat, now));
-        let pause =
-            if self.applied.is_some() { self.options.beat_every() } else { self.options.retry_every() };
+        let in_step = matches!(self.step, Step::In(_));
+        let pause = if in_step { self.options.beat_every() } else { self.options.retry_every() };
         self.beat_due = now + pause;
         Some(beat)
     }
@@ -240,11 +384,6 @@ impl Follower {
     /// When to poll for a beat next.
     pub fn beat_due(&self) -> Moment {
         self.beat_due
-    }
-
-    /// The last change of an unbroken chain; `None` while messages may be missing.
-    pub fn applied(&self) -> Option<Version> {
-        self.applied
     }
 
     /// Takes a beat out of those under way, and the older ones with it.

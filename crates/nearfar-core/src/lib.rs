@@ -35,7 +35,7 @@ mod version;
 mod watchdog;
 
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
-pub use follower::{Doubt, Follower, FollowerOptions, Proof, Standing};
+pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use moment::Moment;

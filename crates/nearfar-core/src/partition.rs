@@ -307,9 +307,10 @@ impl Partition {
         self.nodes.keys().copied()
     }
 
-    /// The kept messages after `since`, oldest first.
-    pub fn log_after(&self, since: Version) -> impl Iterator<Item = &Bytes> {
-        self.log.iter().filter(move |(version, _)| *version > since).map(|(_, message)| message)
+    /// The kept messages with numbers from `since` to `until`, both included, oldest first.
+    pub fn log(&self, since: Version, until: Version) -> impl Iterator<Item = &Bytes> {
+        let wanted = move |version: &Version| since <= *version && *version <= until;
+        self.log.iter().filter(move |(version, _)| wanted(version)).map(|(_, message)| message)
     }
 
     fn head_or_begin(&mut self, now: Moment) -> Head {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearfar_core::{
     BeatId, Disconnected, Echo, Follower, FollowerOptions, Gate, Message, MessageBody, Moment, NodeId, Proof,
     Standing, Version,
@@ -47,13 +48,29 @@ impl Node {
     }
 
     fn message(&mut self, previous: u64, sequence: u64) -> Standing {
-        self.follower.handle_message(&Message {
-            sequence: Version::new(sequence),
-            previous: Version::new(previous),
-            origin: NodeId::new(9),
-            body: MessageBody::Clear,
-        })
+        let frame = frame(previous, sequence);
+        self.follower.handle_message(&Message::decode(&frame).unwrap(), &frame)
     }
+
+    /// Hands over a part of the log, and applies it if it connects.
+    fn log(&mut self, frames: &[Bytes]) -> bool {
+        let replay = self.follower.check_log(frames);
+        let connects = replay.is_some();
+        match replay {
+            Some(replay) => self.follower.finish_replay(replay),
+            None => self.follower.give_up_replay(),
+        }
+        connects
+    }
+}
+
+fn frame(previous: u64, sequence: u64) -> Bytes {
+    let unstamped = Message::encode(NodeId::new(9), &MessageBody::Clear);
+    Message::stamped(&unstamped, Version::new(sequence), Version::new(previous))
+}
+
+fn replay(since: u64, until: u64) -> Proof {
+    Proof::Replay { since: Version::new(since), until: Version::new(until) }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -85,17 +102,94 @@ fn a_missing_message_is_noticed_at_the_next_one() {
     assert!(!node.gate.serves(at(100)));
     let beat = node.beat(at(100));
     assert_eq!(node.message(13, 14), Standing::OutOfStep, "nothing is believed before an echo");
-    assert_eq!(node.echo(beat, 14), Proof::Resynced);
-    assert_eq!(node.message(14, 15), Standing::Next);
+    assert_eq!(node.echo(beat, 14), replay(10, 14));
+    assert!(!node.gate.serves(at(100)), "nor before what is missing is there");
 }
 
 #[test]
 fn a_missing_message_is_noticed_at_the_next_echo() {
     let mut node = Node::trusting(10, at(100));
-    let generation = node.gate.generation();
     let beat = node.beat(at(101));
-    assert_eq!(node.echo(beat, 11), Proof::Resynced);
-    assert_ne!(node.gate.generation(), generation);
+    assert_eq!(node.echo(beat, 11), replay(10, 11));
+    assert!(!node.gate.serves(at(101)));
+}
+
+#[test]
+fn a_log_that_connects_brings_trust_back_and_forgets_nothing() {
+    let mut node = Node::trusting(10, at(100));
+    let generation = node.gate.generation();
+    assert_eq!(node.message(10, 12), Standing::Next);
+    node.follower.handle_doubt();
+    let beat = node.beat(at(101));
+    assert_eq!(node.echo(beat, 20), replay(12, 20));
+    assert_eq!(node.message(20, 21), Standing::Next, "what comes behind the echo goes on from there");
+    assert!(!node.gate.serves(at(101)));
+
+    assert!(node.log(&[frame(10, 12), frame(12, 15), frame(15, 20)]));
+    assert!(node.gate.serves(at(105)) && !node.gate.serves(at(106)), "from when the beat was sent");
+    assert_eq!(node.gate.generation(), generation);
+    assert_eq!(node.message(21, 22), Standing::Next);
+}
+
+#[test]
+fn a_number_that_came_as_an_echo_is_met_by_the_message_behind_it() {
+    for frames in [vec![frame(10, 15), frame(15, 20)], vec![frame(8, 10), frame(10, 20)]] {
+        let mut node = Node::trusting(10, at(100));
+        let beat = node.beat(at(101));
+        assert_eq!(node.echo(beat, 20), replay(10, 20));
+        assert!(node.log(&frames));
+    }
+}
+
+#[test]
+fn a_log_that_does_not_connect_makes_a_node_forget() {
+    let other_bytes = {
+        let unstamped = Message::encode(NodeId::new(8), &MessageBody::Clear);
+        Message::stamped(&unstamped, Version::new(12), Version::new(10))
+    };
+    let logs = [
+        ("it was lost", vec![]),
+        ("it was trimmed", vec![frame(15, 20)]),
+        ("it starts behind what was applied", vec![frame(12, 15), frame(15, 20)]),
+        ("history forked", vec![frame(11, 14), frame(14, 20)]),
+        ("a number was used again", vec![other_bytes, frame(12, 20)]),
+        ("one is missing", vec![frame(10, 12), frame(15, 20)]),
+        ("it ends early", vec![frame(10, 12), frame(12, 15)]),
+        ("it goes on too long", vec![frame(10, 12), frame(12, 20), frame(20, 21)]),
+        ("it cannot be read", vec![frame(10, 12), "rubbish".into(), frame(12, 20)]),
+    ];
+    for (why, frames) in logs {
+        let mut node = Node::trusting(10, at(100));
+        let generation = node.gate.generation();
+        node.message(10, 12);
+        let beat = node.beat(at(101));
+        assert_eq!(node.echo(beat, 20), replay(12, 20));
+        assert!(!node.log(&frames), "{why}");
+        assert_ne!(node.gate.generation(), generation, "{why}");
+        assert!(node.gate.serves(at(105)), "what is read from now on may be served: {why}");
+        assert_eq!(node.message(20, 21), Standing::Next, "{why}");
+    }
+}
+
+#[test]
+fn a_doubt_during_a_replay_begins_it_anew() {
+    let mut node = Node::trusting(10, at(100));
+    let beat = node.beat(at(101));
+    assert_eq!(node.echo(beat, 20), replay(10, 20));
+    node.follower.handle_doubt();
+    let beat = node.beat(at(102));
+    assert_eq!(node.echo(beat, 30), replay(10, 30));
+    assert!(
+        !node.follower.replays(Version::new(10), Version::new(20)),
+        "the log of the first is not wanted now"
+    );
+    assert!(!node.gate.serves(at(102)));
+
+    let beat = node.beat(at(103));
+    assert_eq!(node.echo(beat, 30), Proof::Void, "and an echo meanwhile proves nothing yet");
+    assert!(!node.gate.serves(at(103)));
+    assert!(node.log(&[frame(10, 30)]));
+    assert!(node.gate.serves(at(107)), "but it counts when the log is there");
 }
 
 #[test]
@@ -128,11 +222,7 @@ fn an_echo_of_a_beat_from_before_a_doubt_proves_nothing() {
     assert_eq!(node.echo(early, 10), Proof::Void);
     assert!(!node.gate.serves(at(101)));
     let late = node.beat(at(101));
-    assert_eq!(
-        node.echo(late, 10),
-        Proof::Resynced,
-        "messages may be missing although the number is the same"
-    );
+    assert_eq!(node.echo(late, 10), Proof::Extended, "nothing was published, so nothing was missed");
 }
 
 #[test]
@@ -151,7 +241,7 @@ fn a_resync_makes_tickets_worthless() {
     node.follower.handle_doubt();
     assert!(node.gate.admits(&ticket, Version::new(10)), "nothing is known to be wrong yet");
     let beat = node.beat(at(100));
-    node.echo(beat, 10);
+    assert_eq!(node.echo(beat, 9), Proof::Resynced);
     assert!(!node.gate.admits(&ticket, Version::new(10)));
 }
 

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::error::Error as FredError;
-use fred::interfaces::{KeysInterface, SortedSetsInterface};
+use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{Key, Value};
 use nearfar_core::backend::{Beat, L2, L2Error, Settings};
 use nearfar_core::{
@@ -136,6 +137,19 @@ impl L2 for RedisL2 {
         }
     }
 
+    async fn log(
+        &self,
+        namespace: &Namespace,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error> {
+        let connection = self.healthy()?;
+        let (log, first, last) = (Keys::of(namespace).log(), entry_id(since), entry_id(until));
+        let entries: Vec<LogEntry> =
+            self.bounded(Box::pin(connection.client().xrange_values(log, first, last, None))).await?;
+        entries.into_iter().map(|(_, mut fields)| fields.remove("m").ok_or(L2Error::Unexpected)).collect()
+    }
+
     /// Tries even when the server is known to be unreachable, and without waiting for a turn: it is what finds out
     /// that things are well again.
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
@@ -171,6 +185,13 @@ impl L2 for RedisL2 {
     async fn close(&self) {
         self.connection.store(None);
     }
+}
+
+/// The id of a stream entry with its fields.
+type LogEntry = (String, HashMap<String, Bytes>);
+
+fn entry_id(version: Version) -> String {
+    format!("{version}-0")
 }
 
 fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Value>) {

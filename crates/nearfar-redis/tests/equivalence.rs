@@ -137,7 +137,7 @@ impl Side for Model {
     }
 
     async fn log(&mut self) -> Vec<Bytes> {
-        self.partition.log_after(Version::UNKNOWN).cloned().collect()
+        self.partition.log(Version::UNKNOWN, Version::new(u64::MAX)).cloned().collect()
     }
 }
 
@@ -172,12 +172,7 @@ impl Side for Real<'_> {
     }
 
     async fn log(&mut self) -> Vec<Bytes> {
-        let entries = self.server.command(&["XRANGE", "{users.0}#log", "-", "+"]).await;
-        let message = |entry: &nearfar_testkit::Reply| -> Option<Bytes> {
-            let fields = entry.array()?.get(1)?.array()?;
-            fields.get(1)?.bytes().map(Bytes::copy_from_slice)
-        };
-        entries.array().unwrap().iter().map(|entry| message(entry).unwrap()).collect()
+        self.l2.log(&namespace(), Version::UNKNOWN, Version::new(u64::MAX)).await.unwrap()
     }
 }
 

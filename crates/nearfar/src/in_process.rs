@@ -252,6 +252,15 @@ impl L2 for InProcessL2 {
         self.shared.step(namespace, |space| space.partition.fill(self.shared.clock.now(), &fill))
     }
 
+    async fn log(
+        &self,
+        namespace: &Namespace,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error> {
+        self.shared.step(namespace, |space| space.partition.log(since, until).cloned().collect())
+    }
+
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
         self.shared.step(namespace, |space| {
             let now = self.shared.clock.now();

@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use nearfar_core::backend::{Beat, Bus, BusEvent, L2};
-use nearfar_core::{BeatId, Moment, Namespace, NodeId, RemoteClock, Watchdog};
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error};
+use nearfar_core::{BeatId, Moment, Namespace, NodeId, RemoteClock, Version, Watchdog};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
-use crate::member::Member;
+use crate::member::{Heard, Member};
 
 /// What a node asks of its receive loop.
 pub(crate) enum Order {
@@ -61,12 +62,19 @@ pub(crate) struct LinkContext {
 /// Nodes silent for so long are no longer listed as live.
 const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 
+/// What an operation on L2 has come back with.
+enum Errand {
+    Beaten(BeatId),
+    Log { range: (Version, Version), frames: Result<Vec<Bytes>, L2Error> },
+}
+
 struct Loop {
     context: LinkContext,
     bus: Box<dyn Bus>,
     orders: mpsc::UnboundedReceiver<Order>,
     members: HashMap<Namespace, Member>,
-    beats: JoinSet<(Namespace, BeatId)>,
+    /// Beats and look-ups in the log that are under way.
+    errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
     watchdog: Watchdog,
 }
@@ -81,7 +89,7 @@ impl Drop for Loop {
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         let watchdog = Watchdog::new(context.patience);
-        Self { context, bus, orders, members: HashMap::new(), beats: JoinSet::new(), watchdog }
+        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog }
     }
 
     async fn run(mut self) {
@@ -98,7 +106,7 @@ impl Loop {
                     Some(Order::Shutdown { done }) => return self.shut_down(done).await,
                     None => return,
                 },
-                Some(beat) = self.beats.join_next() => self.handle_beaten(beat.ok()),
+                Some(errand) = self.errands.join_next() => self.handle_errand(errand.ok()),
                 () = self.context.clock.sleep_until(wake_at) => {}
             }
         }
@@ -133,7 +141,7 @@ impl Loop {
             if let Some(id) = member.poll_beat(now) {
                 self.watchdog.beat(now);
                 let beat = Beat { node: self.context.node, id, forget_after: FORGET_NODES_AFTER };
-                self.beats.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
+                self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
             }
         }
         self.members.values().map(Member::due).fold(self.watchdog.due(), Moment::min)
@@ -148,9 +156,18 @@ impl Loop {
             }
             BusEvent::Echo { namespace, frame } => {
                 let Some(member) = self.members.get_mut(&namespace) else { return };
-                if member.handle_echo(&frame, now, &self.context.remote) {
-                    self.watchdog.proof();
+                match member.handle_echo(&frame, now, &self.context.remote) {
+                    Heard::Nothing => return,
+                    Heard::Echo => {}
+                    Heard::Missing { since, until } => {
+                        self.errands.spawn(fetch_log(
+                            Arc::clone(&self.context.l2),
+                            namespace,
+                            (since, until),
+                        ));
+                    }
                 }
+                self.watchdog.proof();
             }
             BusEvent::Doubt(_) => self.handle_doubt_everywhere(),
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
@@ -161,11 +178,13 @@ impl Loop {
         self.members.values_mut().for_each(Member::handle_doubt);
     }
 
-    /// A beat that panicked in a backend keeps its place: after a few of them the node stays without trust.
-    fn handle_beaten(&mut self, beaten: Option<(Namespace, BeatId)>) {
-        let Some((namespace, beat)) = beaten else { return };
-        if let Some(member) = self.members.get_mut(&namespace) {
-            member.handle_beaten(beat);
+    /// One that panicked in a backend is missing from then on: after a few beats the node stays without trust.
+    fn handle_errand(&mut self, errand: Option<(Namespace, Errand)>) {
+        let Some((namespace, errand)) = errand else { return };
+        let Some(member) = self.members.get_mut(&namespace) else { return };
+        match errand {
+            Errand::Beaten(beat) => member.handle_beaten(beat),
+            Errand::Log { range, frames } => member.handle_log(range, frames, self.context.node),
         }
     }
 
@@ -180,10 +199,15 @@ impl Loop {
 }
 
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
-async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, BeatId) {
+async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
     let sent = context.clock.now();
     if let Ok(reply) = context.l2.beat(&namespace, &beat).await {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
-    (namespace, beat.id)
+    (namespace, Errand::Beaten(beat.id))
+}
+
+async fn fetch_log(l2: Arc<dyn L2>, namespace: Namespace, range: (Version, Version)) -> (Namespace, Errand) {
+    let frames = l2.log(&namespace, range.0, range.1).await;
+    (namespace, Errand::Log { range, frames })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearfar_core::backend::L2Error;
 use nearfar_core::{
     BeatId, Echo, Follower, Message, MessageBody, Moment, NodeId, Proof, RemoteClock, Standing, Version,
     Watchdog,
@@ -29,6 +30,16 @@ pub(crate) trait Follows: Send + Sync {
 
 /// How many beats of a cache may be unanswered by L2 at once.
 const BEATS_AT_ONCE: usize = 4;
+
+/// What an echo brought.
+pub(crate) enum Heard {
+    /// Nothing to rely on.
+    Nothing,
+    /// The subscription is alive.
+    Echo,
+    /// It is alive, and these messages have to be fetched from the log.
+    Missing { since: Version, until: Version },
+}
 
 pub(crate) struct Member {
     follower: Follower,
@@ -82,21 +93,25 @@ impl Member {
 
     pub(crate) fn handle_message(&mut self, frame: &Bytes, node: NodeId, remote_now: Option<Moment>) {
         let Ok(message) = Message::decode(frame) else { return self.handle_bad_frame() };
-        let own = message.origin == node;
-        let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
-            MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
-            MessageBody::Clear => self.held.apply_clear(message.sequence, own),
-        }));
-        if applied.is_err() {
+        if !self.apply(&message, node) {
             // Half applied is not applied.
             return self.handle_bad_frame();
         }
-        if !own {
+        if message.origin != node {
             self.count_received(&message, remote_now);
         }
-        if self.follower.handle_message(&message) == Standing::Gap {
+        if self.follower.handle_message(&message, frame) == Standing::Gap {
             self.held.counters().doubts.add(1);
         }
+    }
+
+    /// Whether it could be applied to the end.
+    fn apply(&self, message: &Message, node: NodeId) -> bool {
+        let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
+            MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
+            MessageBody::Clear => self.held.apply_clear(message.sequence, message.origin == node),
+        }));
+        applied.is_ok()
     }
 
     fn count_received(&self, message: &Message, remote_now: Option<Moment>) {
@@ -108,27 +123,69 @@ impl Member {
         }
     }
 
-    /// Whether the echo proved that the subscription is alive.
-    pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment, remote: &RemoteClock) -> bool {
+    pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment, remote: &RemoteClock) -> Heard {
         let Ok(echo) = Echo::decode(frame) else {
             self.handle_bad_frame();
-            return false;
+            return Heard::Nothing;
         };
         // The reply to the beat tells the time as well, but may come after this.
-        if let Some(sent) = self.follower.sent_at(echo.beat) {
-            remote.observe(sent, now, echo.time);
-        }
-        match self.follower.handle_echo(&echo) {
-            Proof::Void => return false,
-            Proof::Extended => {}
-            Proof::Resynced => self.reclaim(),
-        }
+        let Some(sent) = self.follower.sent_at(echo.beat) else { return Heard::Nothing };
+        remote.observe(sent, now, echo.time);
         self.watchdog.proof();
+        match self.follower.handle_echo(&echo) {
+            Proof::Void => {}
+            Proof::Replay { since, until } => return Heard::Missing { since, until },
+            Proof::Extended => self.report_proved(),
+            Proof::Resynced => self.resynced(),
+        }
+        Heard::Echo
+    }
+
+    /// The log has answered, or not.
+    pub(crate) fn handle_log(
+        &mut self,
+        (since, until): (Version, Version),
+        frames: Result<Vec<Bytes>, L2Error>,
+        node: NodeId,
+    ) {
+        if !self.follower.replays(since, until) {
+            return;
+        }
+        let frames = match frames {
+            Ok(frames) => frames,
+            // What is missing is still there to be fetched at the next try; without the right to it, it is not.
+            Err(cause) if cause.is_absence() => return self.handle_doubt(),
+            Err(_) => Vec::new(),
+        };
+        match self.follower.check_log(&frames) {
+            None => {
+                self.follower.give_up_replay();
+                self.resynced();
+            }
+            Some(replay) if replay.messages().iter().all(|message| self.apply(message, node)) => {
+                self.held.counters().replayed.add(replay.messages().len() as u64);
+                self.follower.finish_replay(replay);
+                self.report_proved();
+            }
+            Some(_) => {
+                // Trying again would fail again.
+                self.held.counters().bad_frames.add(1);
+                self.follower.give_up_replay();
+                self.resynced();
+            }
+        }
+    }
+
+    fn report_proved(&mut self) {
         if let Some(proved) = self.proved.take() {
             // The builder may have been dropped meanwhile.
             let _ = proved.send(());
         }
-        true
+    }
+
+    fn resynced(&mut self) {
+        self.reclaim();
+        self.report_proved();
     }
 
     fn reclaim(&self) {

@@ -105,6 +105,8 @@ counters! {
     bad_frames,
     /// Times that messages may have been missed: interruptions, overruns, gaps, bad frames.
     doubts,
+    /// Missed messages that were fetched from the log and applied.
+    replayed,
     /// Times that L1 was forgotten because nothing could prove it.
     resyncs,
 }
