@@ -168,6 +168,25 @@ on_every_backend! {
         assert_eq!(*there.get("k").await.unwrap().unwrap(), "v");
     }
 
+    async fn nodes_come_and_go_and_cost_the_others_nothing(world: World) {
+        let (a, b, c) = (world.node().await, world.node().await, world.node().await);
+        let (here, there, third) = (a.texts().await, b.texts().await, c.texts().await);
+        here.set("k", "v".into()).await.unwrap();
+        there.get("k").await.unwrap();
+        let nodes = a.nearfar.nodes().await.unwrap();
+        assert_eq!(nodes.len(), 3);
+        assert_eq!(nodes.iter().filter(|node| node.is_this_one).count(), 1);
+
+        c.nearfar.shutdown().await;
+        drop(third);
+        assert_eq!(a.nearfar.nodes().await.unwrap().len(), 2);
+        let late = world.node().await;
+        let _fourth = late.texts().await;
+        assert_eq!(b.nearfar.nodes().await.unwrap().len(), 3);
+        assert!(here.peek("k").is_some() && there.peek("k").is_some(), "nobody forgets anything because of it");
+        assert_eq!((here.stats().doubts, there.stats().doubts), (0, 0));
+    }
+
     async fn l1_holds_no_more_entries_and_bytes_than_it_may(world: World) {
         let node = world.node().await;
         let few: Cache<u64, Vec<u8>> = node.nearfar.cache("few").l1_max_entries(10).build().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
-use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Namespace, NodeId, Snapshot, Version};
+use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version};
 use tokio::sync::{Notify, watch};
 
 /// Long enough for a loaded machine.
@@ -155,6 +155,10 @@ impl L2 for ValvedL2 {
 
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
         self.inner.beat(namespace, beat).await
+    }
+
+    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.inner.nodes(namespace).await
     }
 
     async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Namespace, NodeId, Snapshot, Version};
+use crate::{
+    BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version,
+};
 
 /// The shared store. Every operation is bounded in time by the backend itself.
 ///
@@ -37,6 +39,9 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
 
     /// Registers the node as live and publishes an echo to it, in one atomic step that writes.
     async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error>;
+
+    /// The live nodes of a namespace, each with the moment of its last beat on L2's clock.
+    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error>;
 
     /// Takes the node off the namespace's list of live ones.
     async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error>;

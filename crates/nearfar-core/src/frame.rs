@@ -15,7 +15,9 @@ const KIND_CLEAR: u8 = 2;
 /// Which node sent something; drawn at random when a node starts.
 ///
 /// ```
-/// assert_eq!(nearfar_core::NodeId::new(255).to_string(), "00000000000000ff");
+/// let id = nearfar_core::NodeId::new(255);
+/// assert_eq!(id.to_string(), "00000000000000ff");
+/// assert_eq!(nearfar_core::NodeId::parse("00000000000000ff"), Some(id));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u64);
@@ -29,6 +31,11 @@ impl NodeId {
     /// The number.
     pub const fn number(self) -> u64 {
         self.0
+    }
+
+    /// Reads an id as it is written: sixteen hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())?.map(Self)
     }
 }
 

@@ -302,9 +302,9 @@ impl Partition {
         self.nodes.remove(&node);
     }
 
-    /// The live nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> {
-        self.nodes.keys().copied()
+    /// The live nodes, each with the moment of its last beat.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, Moment)> {
+        self.nodes.iter().map(|(node, seen)| (*node, *seen))
     }
 
     /// The kept messages with numbers from `since` to `until`, both included, oldest first.

@@ -126,7 +126,7 @@ fn the_log_keeps_the_last_messages_and_the_list_the_live_nodes() {
     partition.beat(at(50), NodeId::new(2), BeatId::new(1), KEEP);
     assert_eq!(partition.nodes().count(), 2);
     partition.beat(at(61), NodeId::new(3), BeatId::new(1), KEEP);
-    assert_eq!(partition.nodes().collect::<Vec<_>>(), [NodeId::new(2), NodeId::new(3)]);
+    assert_eq!(partition.nodes().collect::<Vec<_>>(), [(NodeId::new(2), at(50)), (NodeId::new(3), at(61))]);
     partition.leave(NodeId::new(2));
-    assert_eq!(partition.nodes().collect::<Vec<_>>(), [NodeId::new(3)]);
+    assert_eq!(partition.nodes().collect::<Vec<_>>(), [(NodeId::new(3), at(61))]);
 }

@@ -24,8 +24,8 @@
 //!
 //! # What the user may have to be allowed
 //! Keys `{ns.0}*` and `{ns}#meta`, channels `{ns.0}#*`, and the commands `HELLO`, `PING`, `CLIENT ID`, `INFO`, `EVAL`,
-//! `EVALSHA`, `MGET`, `GET`, `GETRANGE`, `SET`, `DEL`, `PERSIST`, `XADD`, `ZADD`, `ZREM`, `ZREMRANGEBYSCORE`, `TIME`,
-//! `PUBLISH`, `SUBSCRIBE`, `UNSUBSCRIBE`. A subscription that is refused shows only in that no echo ever comes.
+//! `EVALSHA`, `MGET`, `GET`, `GETRANGE`, `SET`, `DEL`, `PERSIST`, `XADD`, `XRANGE`, `ZADD`, `ZRANGE`, `ZREM`,
+//! `ZREMRANGEBYSCORE`, `TIME`, `PUBLISH`, `SUBSCRIBE`, `UNSUBSCRIBE`. A subscription that is refused shows only in that no echo ever comes.
 //!
 //! # What is not guaranteed
 //! * Redis Cluster and TLS are not supported yet; URLs that ask for them are refused.

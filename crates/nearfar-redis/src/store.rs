@@ -165,6 +165,15 @@ impl L2 for RedisL2 {
         Ok(BeatReply { sequence: Version::new(number(sequence)?), time: Moment::from_micros(number(time)?) })
     }
 
+    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        let connection = self.healthy()?;
+        let nodes = Keys::of(namespace).nodes();
+        let listing = connection.client().zrange(nodes, 0, -1, None, false, None, true);
+        let listed: Vec<(String, f64)> = self.bounded(Box::pin(listing)).await?;
+        // What is no node's id was written by somebody else.
+        Ok(listed.into_iter().filter_map(|(id, seen)| Some((NodeId::parse(&id)?, moment_of(seen)))).collect())
+    }
+
     async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
         let connection = self.healthy()?;
         let nodes = Keys::of(namespace).nodes();
@@ -185,6 +194,12 @@ impl L2 for RedisL2 {
     async fn close(&self) {
         self.connection.store(None);
     }
+}
+
+/// Scores are exact: microseconds stay below 2^53.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a hostile score saturates")]
+fn moment_of(score: f64) -> Moment {
+    Moment::from_micros(score as u64)
 }
 
 /// The id of a stream entry with its fields.

@@ -91,7 +91,7 @@ async fn a_user_without_scripts_is_told_so() {
 async fn the_documented_rights_are_enough() {
     let server = RedisServer::start().await;
     let commands = "+hello +ping +client|id +info +eval +evalsha +mget +get +getrange +set +del +persist +xadd \
-                    +zadd +zrem +zremrangebyscore +time +publish +subscribe +unsubscribe";
+                    +xrange +zadd +zrange +zrem +zremrangebyscore +time +publish +subscribe +unsubscribe";
     let rights = format!(
         "ACL SETUSER app on >{SECRET} ~{{users.0}}* ~{{users}}#meta resetchannels &{{users.0}}#* -@all {commands}"
     );
@@ -110,6 +110,8 @@ async fn the_documented_rights_are_enough() {
     l2.fill(&namespace(), fill("k", b"two", version)).await.unwrap();
     l2.beat(&namespace(), &beat(1)).await.unwrap();
     next_that(&mut bus, is_echo).await;
+    assert_eq!(l2.nodes(&namespace()).await.unwrap().len(), 1);
+    assert_eq!(l2.log(&namespace(), version, version).await.unwrap().len(), 1);
     l2.leave(&namespace(), NODE).await.unwrap();
     let denied = server.command(&["ACL", "LOG"]).await;
     assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");

@@ -81,6 +81,7 @@ enum Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Open,
+    Nodes,
     Read,
     Set,
     Invalidate,
@@ -197,7 +198,7 @@ impl Error {
     /// has dropped its own copy; the others may hold the old value until it is changed again, or expires.
     pub fn outcome_is_unknown(&self) -> bool {
         match &*self.0 {
-            Problem::L2 { doing: Operation::Open | Operation::Read, .. } => false,
+            Problem::L2 { doing: Operation::Open | Operation::Nodes | Operation::Read, .. } => false,
             Problem::L2 { cause, .. } => cause.outcome_is_unknown(),
             _ => false,
         }
@@ -270,6 +271,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Open => "opening the namespace",
+            Self::Nodes => "listing the live nodes",
             Self::Read => "reading",
             Self::Set => "setting a value",
             Self::Invalidate => "invalidating",
@@ -281,7 +283,7 @@ impl fmt::Display for Operation {
 impl Operation {
     fn consequence(self, cause: &L2Error) -> &'static str {
         match self {
-            Self::Open | Self::Read => "",
+            Self::Open | Self::Nodes | Self::Read => "",
             // A refusal halfway is possible, if unlikely; the server's own words must do.
             _ if matches!(cause, L2Error::Rejected(_)) => "",
             Self::Set | Self::Invalidate | Self::Clear if cause.outcome_is_unknown() => {

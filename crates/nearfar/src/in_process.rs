@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
 use nearfar_core::{
-    BeatReply, Change, Doubt, Fill, FillOutcome, Namespace, NodeId, Partition, Snapshot, Version,
+    BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Partition, Snapshot, Version,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -268,6 +268,10 @@ impl L2 for InProcessL2 {
             self.shared.publish(namespace, Some(beat.node), echo.encode());
             reply
         })
+    }
+
+    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.shared.step(namespace, |space| space.partition.nodes().collect())
     }
 
     async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {

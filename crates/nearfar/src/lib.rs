@@ -94,5 +94,6 @@ pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use nearfar::{Nearfar, NearfarBuilder};
-pub use nearfar_core::{Disconnected, Version};
+pub use nearfar_core::{Disconnected, NodeId, Version};
+pub use node::LiveNode;
 pub use stats::{PropagationStats, Stats};

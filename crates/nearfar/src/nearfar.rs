@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
-use crate::node::{Node, Timeouts};
+use crate::node::{LiveNode, Node, Timeouts};
 
 /// One node's connection to the shared store and the bus, from which its caches are built.
 ///
@@ -103,6 +103,29 @@ impl Nearfar {
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         CacheBuilder::new(Arc::clone(&self.node), namespace)
+    }
+
+    /// The nodes that live: those that share a namespace with this one and have been heard of in the last minute. One
+    /// that ended without a goodbye stays listed for that minute; nothing else depends on the list.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, InProcess, Nearfar};
+    ///
+    /// let shared = InProcess::new();
+    /// let (a, b) = (Nearfar::builder().in_process(&shared), Nearfar::builder().in_process(&shared));
+    /// let _here: Cache<u64, String> = a.cache("names").build().await?;
+    /// let _there: Cache<u64, String> = b.cache("names").build().await?;
+    /// assert_eq!(a.nodes().await?.len(), 2);
+    ///
+    /// b.shutdown().await;
+    /// assert_eq!(a.nodes().await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn nodes(&self) -> Result<Vec<LiveNode>, Error> {
+        self.node.live_nodes().await
     }
 
     /// Ends the node in order: L1 is served no more, the other nodes see this one leave, connections close. Waits

@@ -1,16 +1,17 @@
 //! What the caches of one node share.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use nearfar_core::backend::{Bus, L2};
 use nearfar_core::{BeatId, Follower, FollowerOptions, Gate, Moment, Namespace, NodeId, RemoteClock};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::error::{ConfigProblem, Error};
+use crate::error::{ConfigProblem, Error, Operation};
 use crate::link::{Link, LinkContext, Order};
 use crate::member::{Follows, Member};
 
@@ -95,6 +96,21 @@ impl Node {
         proof
     }
 
+    /// The live nodes of all caches of this node, and how long ago each was heard of.
+    pub(crate) async fn live_nodes(&self) -> Result<Vec<LiveNode>, Error> {
+        let l2 = self.l2()?;
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listed = try_join_all(names.iter().map(|namespace| l2.nodes(namespace))).await;
+        let mut last_beats = BTreeMap::new();
+        for (id, seen) in listed.map_err(|cause| Error::l2(Operation::Nodes, cause))?.into_iter().flatten() {
+            let last: &mut Moment = last_beats.entry(id).or_default();
+            *last = seen.max(*last);
+        }
+        let now = self.remote.latest(self.clock.now()).unwrap_or_default();
+        let live = |(id, seen)| LiveNode { id, silent_for: now.since(seen), is_this_one: id == self.id };
+        Ok(last_beats.into_iter().map(live).collect())
+    }
+
     pub(crate) async fn shut_down(&self) {
         self.closed.store(true, Ordering::Release);
         let (done, finished) = oneshot::channel();
@@ -102,6 +118,29 @@ impl Node {
         // An error means that the loop has ended; then there is nothing left to close.
         let _ = finished.await;
     }
+}
+
+/// A node that shares a namespace with this one; see [`Nearfar::nodes`](crate::Nearfar::nodes).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// let nearfar = nearfar::Nearfar::in_process();
+/// let _names = nearfar.cache::<u64, String>("names").build().await?;
+/// let nodes = nearfar.nodes().await?;
+/// assert!(nodes[0].is_this_one && nodes[0].silent_for.as_secs() < 60);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveNode {
+    /// Its id, drawn at random when it started.
+    pub id: NodeId,
+    /// How long ago it was heard of last, by L2's clock.
+    pub silent_for: Duration,
+    /// Whether it is the node that was asked.
+    pub is_this_one: bool,
 }
 
 /// How long a beat may go unanswered: its command's time, and time for another try.
