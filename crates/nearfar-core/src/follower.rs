@@ -58,11 +58,20 @@ pub struct Follower {
     step: Step,
     /// The greatest number heard of in this history, true or not.
     heard: Version,
-    /// Beats under way with the moment each was sent, oldest first. Those sent before the last doubt are dropped:
+    /// Beats under way, oldest first. Those sent before the last doubt are dropped:
     /// their echoes may still sit in the queue of a connection that is gone.
-    beats: VecDeque<(BeatId, Moment)>,
+    beats: VecDeque<SentBeat>,
     next_beat: BeatId,
     beat_due: Moment,
+}
+
+/// A beat under way.
+#[derive(Clone, Copy, Debug)]
+struct SentBeat {
+    id: BeatId,
+    at: Moment,
+    /// The greatest version in L1 then. L2 cannot stand below it when it executes the beat, unless it lost something.
+    newest: Version,
 }
 
 /// How a follower stands to the chain of messages.
@@ -111,7 +120,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// The messages to apply; one or two may have been applied before.
+    /// The messages to apply, in order.
     pub fn messages(&self) -> &[Message] {
         &self.messages
     }
@@ -251,17 +260,22 @@ impl Follower {
 
     /// Takes in an echo of one of this node's beats.
     pub fn handle_echo(&mut self, echo: &Echo) -> Proof {
-        let Some(sent_at) = self.take_beat(echo.beat) else { return Proof::Void };
-        self.beat_due = self.beat_due.max(sent_at + self.options.beat_every());
+        let Some(beat) = self.take_beat(echo.beat) else { return Proof::Void };
+        self.beat_due = self.beat_due.max(beat.at + self.options.beat_every());
+        if echo.sequence < beat.newest {
+            // L1 has something that L2 has lost, though its message may never have come.
+            self.heard = self.heard.max(beat.newest);
+            return self.catch_up(echo, beat.at);
+        }
         match &mut self.step {
             Step::Replaying { last, sent, .. } if last.sequence == echo.sequence => {
-                *sent = sent_at;
+                *sent = beat.at;
                 return Proof::Void;
             }
             Step::In(last) if last.sequence == echo.sequence => {}
-            _ => return self.catch_up(echo, sent_at),
+            _ => return self.catch_up(echo, beat.at),
         }
-        self.gate.extend(sent_at + self.options.max_staleness);
+        self.gate.extend(beat.at + self.options.max_staleness);
         Proof::Extended
     }
 
@@ -304,11 +318,12 @@ impl Follower {
     /// not what is needed any more; then see [`give_up_replay`](Self::give_up_replay).
     pub fn check_log(&self, frames: &[Bytes]) -> Option<Replay> {
         let Step::Replaying { since, until, .. } = &self.step else { return None };
-        let messages: Vec<Message> =
+        let mut messages: Vec<Message> =
             frames.iter().map(|frame| Message::decode(frame).ok()).collect::<Option<_>>()?;
         let begins = since.is_met_by(messages.first()?, &frames[0]);
         let connects = messages.windows(2).all(|pair| pair[1].previous == pair[0].sequence);
         let ends = messages.last()?.sequence == *until;
+        messages.retain(|message| message.sequence > since.sequence);
         (begins && connects && ends).then_some(Replay { messages })
     }
 
@@ -369,7 +384,7 @@ impl Follower {
         if self.beats.len() == BEATS_REMEMBERED {
             self.beats.pop_front();
         }
-        self.beats.push_back((beat, now));
+        self.beats.push_back(SentBeat { id: beat, at: now, newest: self.gate.newest() });
         let in_step = matches!(self.step, Step::In(_));
         let pause = if in_step { self.options.beat_every() } else { self.options.retry_every() };
         self.beat_due = now + pause;
@@ -378,7 +393,7 @@ impl Follower {
 
     /// When a beat was sent whose echo would prove something.
     pub fn sent_at(&self, beat: BeatId) -> Option<Moment> {
-        self.beats.iter().find(|(sent, _)| *sent == beat).map(|(_, sent_at)| *sent_at)
+        self.beats.iter().find(|sent| sent.id == beat).map(|sent| sent.at)
     }
 
     /// When to poll for a beat next.
@@ -387,8 +402,8 @@ impl Follower {
     }
 
     /// Takes a beat out of those under way, and the older ones with it.
-    fn take_beat(&mut self, beat: BeatId) -> Option<Moment> {
-        let at = self.beats.iter().position(|(sent, _)| *sent == beat)?;
-        self.beats.drain(..=at).next_back().map(|(_, sent_at)| sent_at)
+    fn take_beat(&mut self, beat: BeatId) -> Option<SentBeat> {
+        let at = self.beats.iter().position(|sent| sent.id == beat)?;
+        self.beats.drain(..=at).next_back()
     }
 }

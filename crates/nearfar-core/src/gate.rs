@@ -54,6 +54,8 @@ pub struct Gate {
     /// How often L2's numbers went back, after it lost its data and its clock was set. A [`Height`] of a later epoch is
     /// above every one of an earlier.
     epoch: AtomicU64,
+    /// The greatest version that entered L1 in this history.
+    newest: AtomicU64,
     /// For each stripe the greatest height that an invalidation of one of its keys had.
     stripes: Box<[AtomicU64]>,
 }
@@ -137,6 +139,7 @@ impl Gate {
             trusted_until: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -190,7 +193,16 @@ impl Gate {
         let own = Height::of(self.epoch.load(Ordering::Acquire), version);
         let raised_to = self.height_of(ticket.stripe);
         // The generation last: an epoch that has just begun is seen only with the generation that began before it.
-        raised_to <= ticket.seen.max(own) && self.generation() == ticket.generation
+        let admitted = raised_to <= ticket.seen.max(own) && self.generation() == ticket.generation;
+        if admitted {
+            self.newest.fetch_max(version.number(), Ordering::AcqRel);
+        }
+        admitted
+    }
+
+    /// The greatest version that entered L1. L2 has had it, so a later head below it is of another history.
+    pub fn newest(&self) -> Version {
+        Version::new(self.newest.load(Ordering::Acquire))
     }
 
     /// Raises the fence of a key, before its copy in L1 is evicted.
@@ -203,6 +215,8 @@ impl Gate {
     /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        // A fill that is just being admitted may undo this; then the next echo finds it, and L1 is forgotten again.
+        self.newest.store(0, Ordering::Release);
     }
 
     /// As [`forget`](Self::forget), when L2's numbers went back: fences of the numbers so far must not outlast them.

@@ -178,7 +178,8 @@ impl Loop {
         self.members.values_mut().for_each(Member::handle_doubt);
     }
 
-    /// One that panicked in a backend is missing from then on: after a few beats the node stays without trust.
+    /// One that panicked in a backend is missing from then on: after a few beats, or one look-up in the log, the node
+    /// stays without trust.
     fn handle_errand(&mut self, errand: Option<(Namespace, Errand)>) {
         let Some((namespace, errand)) = errand else { return };
         let Some(member) = self.members.get_mut(&namespace) else { return };

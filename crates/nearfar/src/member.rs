@@ -153,8 +153,9 @@ impl Member {
         }
         let frames = match frames {
             Ok(frames) => frames,
-            // What is missing is still there to be fetched at the next try; without the right to it, it is not.
-            Err(cause) if cause.is_absence() => return self.handle_doubt(),
+            // Nothing was asked yet; there will be another echo.
+            Err(L2Error::Unreachable) => return self.handle_doubt(),
+            // Asking again might fail again, for ever: too much to be sent in time, no right to read it.
             Err(_) => Vec::new(),
         };
         match self.follower.check_log(&frames) {

@@ -214,7 +214,8 @@ impl NearfarBuilder {
         self
     }
 
-    /// About how many recent messages the log in Redis keeps per namespace, 0 for no log. A message takes its keys and
+    /// About how many recent messages the log in Redis keeps per namespace, 0 for no log. A node that missed messages
+    /// fetches them from it; if they are gone, it forgets its L1. A message takes its keys and
     /// some 40 bytes. Defaults to 10,000: minutes of changes for most services. An in-process store always keeps as
     /// many as that, and a backend of your own decides for itself.
     pub fn log_len(mut self, messages: u64) -> Self {
