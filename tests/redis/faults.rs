@@ -212,6 +212,27 @@ async fn a_log_that_was_trimmed_or_lost_makes_a_node_forget() {
     }
 }
 
+/// A foreign entry in the log: to ask for it again and again would keep the node from trusting for ever.
+#[tokio::test]
+async fn a_log_that_cannot_be_read_makes_a_node_forget() {
+    let server = RedisServer::start().await;
+    let proxy = FaultProxy::start(server.port()).await;
+    let (a, b) = (node(&server.url()).await, node(&proxy.url()).await);
+    a.set("k", "old".into()).await.unwrap();
+    warm(&b).await;
+    let resyncs = b.stats().resyncs;
+    proxy.refuse().await;
+    proxy.cut(Cut::Reset).await;
+    let version = a.set("k", "newer".into()).await.unwrap();
+    let id = format!("{version}-1");
+    server.command(&[&b"XADD"[..], b"{texts.0}#log", id.as_bytes(), b"\xff", b"\xff"]).await;
+    a.set("k", "newest".into()).await.unwrap();
+    proxy.accept().await;
+    eventually("it resyncs", async || b.stats().resyncs > resyncs).await;
+    trusted(&b).await;
+    assert_eq!(*b.get("k").await.unwrap().unwrap(), "newest");
+}
+
 #[tokio::test]
 async fn keys_of_a_wrong_type_are_misses_and_are_overwritten() {
     let server = RedisServer::start().await;

@@ -117,6 +117,8 @@ impl Link {
 #[must_use = "what is missing stays missing until it is applied"]
 pub struct Replay {
     messages: Vec<Message>,
+    /// The bytes of the last one.
+    last_frame: Bytes,
 }
 
 impl Replay {
@@ -247,7 +249,8 @@ impl Follower {
         let (Step::In(last) | Step::Replaying { last, .. }) = &mut self.step else {
             return Standing::OutOfStep;
         };
-        if message.sequence == last.sequence {
+        if message.sequence == last.sequence && last.frame.as_ref().is_none_or(|known| known == frame) {
+            last.frame = Some(frame.clone());
             return Standing::Duplicate;
         }
         if message.previous == last.sequence && message.sequence > last.sequence {
@@ -294,6 +297,7 @@ impl Follower {
             }
             Some(since) if since.sequence < echo.sequence => {
                 let (from, until) = (since.sequence, echo.sequence);
+                self.heard = until;
                 self.step = Step::Replaying { since, until, last: adopted, sent };
                 Proof::Replay { since: from, until }
             }
@@ -321,10 +325,12 @@ impl Follower {
         let mut messages: Vec<Message> =
             frames.iter().map(|frame| Message::decode(frame).ok()).collect::<Option<_>>()?;
         let begins = since.is_met_by(messages.first()?, &frames[0]);
-        let connects = messages.windows(2).all(|pair| pair[1].previous == pair[0].sequence);
+        let connects = messages.windows(2).all(|pair| pair[1].previous == pair[0].sequence)
+            && messages.iter().all(Message::is_plausible);
         let ends = messages.last()?.sequence == *until;
+        let last_frame = frames.last()?.clone();
         messages.retain(|message| message.sequence > since.sequence);
-        (begins && connects && ends).then_some(Replay { messages })
+        (begins && connects && ends).then_some(Replay { messages, last_frame })
     }
 
     /// Whether this is the replay that is waited for.
@@ -334,9 +340,11 @@ impl Follower {
 
     /// The messages of the replay have been applied: nothing is missing any more.
     pub fn finish_replay(&mut self, replay: Replay) {
-        drop(replay);
-        let Step::Replaying { last, sent, .. } = &self.step else { return };
-        let (last, sent) = (last.clone(), *sent);
+        let Step::Replaying { last, sent, until, .. } = &self.step else { return };
+        let (mut last, sent) = (last.clone(), *sent);
+        if last.sequence == *until {
+            last.frame.get_or_insert(replay.last_frame);
+        }
         self.step = Step::In(last);
         self.gate.extend(sent + self.options.max_staleness);
     }

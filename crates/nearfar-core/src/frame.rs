@@ -148,6 +148,11 @@ impl Message {
         if input.len() == 0 { Ok(message) } else { Err(FrameError::Malformed) }
     }
 
+    /// Whether L2 can have given these numbers.
+    pub fn is_plausible(&self) -> bool {
+        self.previous < self.sequence && self.sequence <= Version::GREATEST
+    }
+
     fn read(input: &mut BytesIn<'_>, frame: &Bytes, kind: u8) -> Option<Result<Self, FrameError>> {
         let (sequence, previous) = (Version::new(input.u64()?), Version::new(input.u64()?));
         let (origin, count) = (NodeId::new(input.u64()?), input.u32()?);

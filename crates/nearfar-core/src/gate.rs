@@ -54,7 +54,7 @@ pub struct Gate {
     /// How often L2's numbers went back, after it lost its data and its clock was set. A [`Height`] of a later epoch is
     /// above every one of an earlier.
     epoch: AtomicU64,
-    /// The greatest version that entered L1 in this history.
+    /// The greatest version that entered L1, or raised the fence, in this history.
     newest: AtomicU64,
     /// For each stripe the greatest height that an invalidation of one of its keys had.
     stripes: Box<[AtomicU64]>,
@@ -77,14 +77,13 @@ impl Height {
     /// Above every fence.
     pub const TOP: Height = Height(u64::MAX);
 
-    /// Versions are below 2^53, see `docs/wire-format.md`; one that is not comes from a hostile message.
-    const VERSION_BITS: u32 = 53;
-    const GREATEST_VERSION: u64 = (1 << Self::VERSION_BITS) - 1;
+    /// What a version takes; one that does not fit comes from a hostile message.
+    const VERSION_BITS: u32 = Version::GREATEST.number().count_ones();
     /// What is left for the epoch, less one so that `TOP` is above all.
     const LAST_EPOCH: u64 = (u64::MAX >> Self::VERSION_BITS) - 1;
 
     fn of(epoch: u64, version: Version) -> Self {
-        let version = version.number().min(Self::GREATEST_VERSION);
+        let version = version.min(Version::GREATEST).number();
         Self((epoch.min(Self::LAST_EPOCH) << Self::VERSION_BITS) | version)
     }
 }
@@ -144,20 +143,20 @@ impl Gate {
         }
     }
 
-    /// Whether L1 may be served at this moment. Call it with a clock read *after* the entry was looked up or just
-    /// before: a process that slept in between must not serve what it found earlier.
+    /// Whether L1 may be served at this moment.
     #[inline]
     pub fn serves(&self, now: Moment) -> bool {
-        now.micros() < self.serve_until.load(Ordering::Acquire)
+        now < self.serve_until()
     }
 
-    /// Whether a copy of this generation may be served at this moment.
+    /// Until when L1 may be served, as far as is known now.
     ///
-    /// The order matters. A resync forgets first and extends trust after; so who sees the new trust must look at the
-    /// generation after that, or would serve a forgotten copy by the trust that was given for forgetting it.
+    /// Ask **before** looking a copy up, and look at its generation after. Trust is extended after what was missing has
+    /// been evicted or forgotten; so who knows of the new trust does not find, or does not believe, the old copy. With
+    /// the older trust the copy is within the bound all the same.
     #[inline]
-    pub fn admits_read(&self, now: Moment, generation: u64) -> bool {
-        self.serves(now) && self.generation() == generation
+    pub fn serve_until(&self) -> Moment {
+        Moment::from_micros(self.serve_until.load(Ordering::Acquire))
     }
 
     /// Whether trust holds at this moment, whatever the policy for being without it.
@@ -200,7 +199,8 @@ impl Gate {
         admitted
     }
 
-    /// The greatest version that entered L1. L2 has had it, so a later head below it is of another history.
+    /// The greatest version that entered L1 or raised the fence. L2 gave it out, so a later head below it is of another
+    /// history.
     pub fn newest(&self) -> Version {
         Version::new(self.newest.load(Ordering::Acquire))
     }
@@ -209,6 +209,7 @@ impl Gate {
     pub fn raise(&self, key: &[u8], version: Version) -> Raised {
         let height = Height::of(self.epoch.load(Ordering::Acquire), version);
         self.stripes[stripe_of(key)].fetch_max(height.0, Ordering::AcqRel);
+        self.newest.fetch_max(version.number(), Ordering::AcqRel);
         Raised { version, height }
     }
 

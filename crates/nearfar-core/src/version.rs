@@ -19,6 +19,9 @@ impl Version {
     /// Smaller than every version that L2 gives out: an entry with it yields to any message.
     pub const UNKNOWN: Version = Version(0);
 
+    /// The greatest version that L2 can give out: from 2^53 on, the numbers of its scripts skip some.
+    pub const GREATEST: Version = Version((1 << 53) - 1);
+
     /// A version from its number.
     pub const fn new(number: u64) -> Self {
         Self(number)

@@ -156,6 +156,7 @@ fn a_log_that_does_not_connect_makes_a_node_forget() {
         ("one is missing", vec![frame(10, 12), frame(15, 20)]),
         ("it ends early", vec![frame(10, 12), frame(12, 15)]),
         ("it goes on too long", vec![frame(10, 12), frame(12, 20), frame(20, 21)]),
+        ("its numbers go up and down", vec![frame(10, 12), frame(12, u64::MAX), frame(u64::MAX, 20)]),
         ("it cannot be read", vec![frame(10, 12), "rubbish".into(), frame(12, 20)]),
     ];
     for (why, frames) in logs {
@@ -203,6 +204,42 @@ fn a_history_that_forked_is_noticed_though_its_numbers_go_on() {
     let mut node = Node::trusting(10, at(100));
     let beat = node.beat(at(101));
     assert_eq!(node.echo(beat, 9), Proof::Resynced);
+}
+
+/// A replay applied 20; then a failover lost it, and L2's clock is behind.
+#[test]
+fn numbers_that_go_back_after_a_replay_are_noticed() {
+    let mut node = Node::trusting(10, at(100));
+    let beat = node.beat(at(101));
+    assert_eq!(node.echo(beat, 20), replay(10, 20));
+    let _raised = node.gate.raise(b"k", Version::new(20));
+    assert!(node.log(&[frame(10, 20)]));
+    let beat = node.beat(at(102));
+    assert_eq!(node.echo(beat, 15), Proof::Resynced);
+    let ticket = node.gate.ticket(b"k");
+    let _raised = node.gate.raise(b"k", Version::new(16));
+    assert!(!node.gate.admits(&ticket, Version::new(15)));
+}
+
+/// A number that is used again, by a history that forked, is no duplicate.
+#[test]
+fn the_same_number_with_other_bytes_is_a_gap() {
+    let other = Message::stamped(
+        &Message::encode(NodeId::new(8), &MessageBody::Clear),
+        Version::new(12),
+        Version::new(10),
+    );
+    let mut direct = Node::trusting(10, at(100));
+    direct.message(10, 12);
+    let mut replayed = Node::trusting(10, at(100));
+    let beat = replayed.beat(at(101));
+    assert_eq!(replayed.echo(beat, 12), replay(10, 12));
+    assert!(replayed.log(&[frame(10, 12)]));
+    for mut node in [direct, replayed] {
+        assert_eq!(node.message(10, 12), Standing::Duplicate);
+        let message = Message::decode(&other).unwrap();
+        assert_eq!(node.follower.handle_message(&message, &other), Standing::Gap);
+    }
 }
 
 /// A failover lost the node's own last write, whose message had not come yet. The numbers fit; the copy does not.

@@ -24,6 +24,9 @@ use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::server::{IN_FLIGHT, Server};
 use crate::wire::Wire;
 
+/// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
+const MOST_REPLAYED: u64 = 20_000;
+
 /// fred's own time limit comes first, since it also takes the command out of the queue; this one is for its gaps.
 const LAST_RESORT: Duration = Duration::from_millis(20);
 
@@ -145,8 +148,9 @@ impl L2 for RedisL2 {
     ) -> Result<Vec<Bytes>, L2Error> {
         let connection = self.healthy()?;
         let (log, first, last) = (Keys::of(namespace).log(), entry_id(since), entry_id(until));
-        let entries: Vec<LogEntry> =
-            self.bounded(Box::pin(connection.client().xrange_values(log, first, last, None))).await?;
+        let entries: Vec<LogEntry> = self
+            .bounded(Box::pin(connection.client().xrange_values(log, first, last, Some(MOST_REPLAYED))))
+            .await?;
         entries.into_iter().map(|(_, mut fields)| fields.remove("m").ok_or(L2Error::Unexpected)).collect()
     }
 

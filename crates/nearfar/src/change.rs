@@ -72,6 +72,7 @@ where
     }
 
     async fn change(&self, doing: Operation, change: Change) -> Result<Version, Error> {
+        self.agree().await?;
         let l2 = self.node().l2()?;
         let deadline = self.node().deadline().ok_or_else(|| Error::l2(doing, L2Error::Unreachable))?;
         l2.change(self.namespace(), change.by(deadline)).await.map_err(|cause| Error::l2(doing, cause))

@@ -80,10 +80,13 @@ where
         }
     }
 
-    /// Whether the other nodes are known to fence as long as this one. A node that started without L2 asks before it
-    /// fills L2.
-    pub(crate) async fn has_agreed(&self) -> bool {
-        self.agreed.load(Ordering::Relaxed) || matches!(self.agree_on_settings().await, Ok(true))
+    /// Makes sure that the other nodes fence as long as this one. A node that started without L2 asks before its first
+    /// fill and its first change: a tombstone that is too short protects nobody.
+    pub(crate) async fn agree(&self) -> Result<(), Error> {
+        if self.agreed.load(Ordering::Relaxed) || self.agree_on_settings().await? {
+            return Ok(());
+        }
+        Err(Error::l2(Operation::Open, L2Error::Unreachable))
     }
 
     /// Subscribes, and waits for the proof of it if L2 is there to give one.

@@ -1,6 +1,7 @@
 //! What a node holds of a cache: the part that follows the bus.
 
 use std::hash::Hash;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,9 +73,10 @@ where
     fn apply(&self, version: Version, keys: &[Bytes]) {
         for encoded in keys {
             // Bytes that are no key of this type are the key of no copy here: keys are used only if they read back.
-            match K::decode(encoded) {
-                Some(key) => self.settle(&key, encoded, version),
-                None => drop(self.gate.raise(encoded, version)),
+            // A decoder that panics over them says the same.
+            match catch_unwind(|| K::decode(encoded)) {
+                Ok(Some(key)) => self.settle(&key, encoded, version),
+                Ok(None) | Err(_) => drop(self.gate.raise(encoded, version)),
             }
         }
     }

@@ -54,16 +54,17 @@ where
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
-    /// between does not serve what it should not.
+    /// between does not serve what it should not; for the rest of the order see [`Gate::serve_until`].
     #[inline]
     pub(crate) fn get<Q>(&self, key: &Q, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
+        let until = self.gate.serve_until();
         let slot = self.map.get(key)?;
         let now = now();
-        let alive = now < slot.expires_at && self.gate.admits_read(now, slot.generation);
+        let alive = now < until && now < slot.expires_at && slot.generation == self.gate.generation();
         alive.then_some((slot, now))
     }
 

@@ -3,10 +3,12 @@
 //! It carries what the bus delivers to the followers, in order, and what they want (beats, reconnects) back.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error};
 use nearfar_core::{BeatId, Moment, Namespace, NodeId, RemoteClock, Version, Watchdog};
@@ -77,13 +79,6 @@ struct Loop {
     errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
     watchdog: Watchdog,
-}
-
-/// However the loop ends, also in a panic: what does not follow the bus is not served.
-impl Drop for Loop {
-    fn drop(&mut self) {
-        self.members.values().for_each(Member::close);
-    }
 }
 
 impl Loop {
@@ -160,11 +155,7 @@ impl Loop {
                     Heard::Nothing => return,
                     Heard::Echo => {}
                     Heard::Missing { since, until } => {
-                        self.errands.spawn(fetch_log(
-                            Arc::clone(&self.context.l2),
-                            namespace,
-                            (since, until),
-                        ));
+                        self.errands.spawn(fetch_log(self.context.clone(), namespace, (since, until)));
                     }
                 }
                 self.watchdog.proof();
@@ -178,8 +169,6 @@ impl Loop {
         self.members.values_mut().for_each(Member::handle_doubt);
     }
 
-    /// One that panicked in a backend is missing from then on: after a few beats, or one look-up in the log, the node
-    /// stays without trust.
     fn handle_errand(&mut self, errand: Option<(Namespace, Errand)>) {
         let Some((namespace, errand)) = errand else { return };
         let Some(member) = self.members.get_mut(&namespace) else { return };
@@ -202,13 +191,30 @@ impl Loop {
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
 async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
     let sent = context.clock.now();
-    if let Ok(reply) = context.l2.beat(&namespace, &beat).await {
+    if let Ok(reply) = bounded(context.patience, context.l2.beat(&namespace, &beat)).await {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
     (namespace, Errand::Beaten(beat.id))
 }
 
-async fn fetch_log(l2: Arc<dyn L2>, namespace: Namespace, range: (Version, Version)) -> (Namespace, Errand) {
-    let frames = l2.log(&namespace, range.0, range.1).await;
+async fn fetch_log(
+    context: LinkContext,
+    namespace: Namespace,
+    range: (Version, Version),
+) -> (Namespace, Errand) {
+    let frames = bounded(context.patience, context.l2.log(&namespace, range.0, range.1)).await;
     (namespace, Errand::Log { range, frames })
+}
+
+/// An operation that comes back whatever the backend does: hang or panic.
+async fn bounded<T>(
+    limit: Duration,
+    operation: impl Future<Output = Result<T, L2Error>>,
+) -> Result<T, L2Error> {
+    let operation = AssertUnwindSafe(operation).catch_unwind();
+    match tokio::time::timeout(limit, operation).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(L2Error::Unexpected),
+        Err(_) => Err(L2Error::TimedOut),
+    }
 }

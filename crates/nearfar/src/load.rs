@@ -71,7 +71,7 @@ where
     fn may_join(&self, departure: Departure, now: Moment) -> bool {
         let gate = &self.held.gate;
         let heard_of_all = gate.serves(now) || now.since(departure.at) < self.options.max_staleness;
-        // The generation last, see `Gate::admits_read`.
+        // The generation last: trust that was given for forgetting is not for flights from before.
         heard_of_all && departure.generation == gate.generation()
     }
 
@@ -172,7 +172,7 @@ where
             return false;
         }
         let (Some(base), Some(deadline)) = (start.base, start.fenced_until) else { return true };
-        if !self.has_agreed().await {
+        if self.agree().await.is_err() {
             return true;
         }
         let Ok(l2) = self.node().l2() else { return false };

@@ -93,6 +93,9 @@ impl Member {
 
     pub(crate) fn handle_message(&mut self, frame: &Bytes, node: NodeId, remote_now: Option<Moment>) {
         let Ok(message) = Message::decode(frame) else { return self.handle_bad_frame() };
+        if !message.is_plausible() {
+            return self.handle_bad_frame();
+        }
         if !self.apply(&message, node) {
             // Half applied is not applied.
             return self.handle_bad_frame();
@@ -211,5 +214,12 @@ impl Member {
 
     pub(crate) fn close(&self) {
         self.held.close();
+    }
+}
+
+/// What nobody follows the bus for is not served, however that came: detached, shut down, or after a panic.
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.close();
     }
 }
