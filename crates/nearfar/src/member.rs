@@ -208,8 +208,9 @@ impl Member {
     }
 
     pub(crate) fn handle_doubt(&mut self) {
-        self.held.counters().doubts.add(1);
+        // Counted once it has taken effect: who sees the count finds no trust from before.
         self.follower.handle_doubt();
+        self.held.counters().doubts.add(1);
     }
 
     pub(crate) fn close(&self) {
