@@ -55,7 +55,7 @@ where
             fence: self.held.gate.height(&encoded),
         };
         let may_join = |other: Departure| self.may_join(other, departure.at);
-        let load = Arc::clone(self).fly_safely(key.clone(), encoded, loader);
+        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader));
         match self.held.flights.board(&key, departure, may_join, load) {
             Boarding::Led(flight) => flight.await,
             Boarding::Joined(flight) => {
@@ -76,18 +76,10 @@ where
     }
 
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
-    async fn fly_safely<F, Fut, E>(
+    async fn caught(
         self: Arc<Self>,
-        key: K,
-        encoded: Bytes,
-        loader: F,
-    ) -> Result<Entry<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
-    {
-        let load = Arc::clone(&self).fly(key, encoded, loader);
+        load: impl Future<Output = Result<Entry<V>, Error>>,
+    ) -> Result<Entry<V>, Error> {
         AssertUnwindSafe(load).catch_unwind().await.unwrap_or_else(|panic| {
             self.held.counters.load_failures.add(1);
             Err(Error::loader_panicked(&*panic))
