@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use nearfar::{Cache, Error, InProcess, Nearfar};
+use nearfar::{Cache, Error, InProcess, Nearfar, Outcome};
 
 /// In place of your database, which all nodes share.
 type Database = Arc<Mutex<HashMap<u64, String>>>;
@@ -31,11 +31,10 @@ impl Names {
         Ok(self.cache.get_or_load(&id, load).await?.to_string())
     }
 
-    /// An error means: it is in the database, but other nodes may not know of it. Call it again.
-    async fn rename(&self, id: u64, name: &str) -> Result<(), Error> {
+    /// `Queued` means: it is in the database, and other nodes will know of it when the store is back.
+    async fn rename(&self, id: u64, name: &str) -> Result<Outcome, Error> {
         self.database.lock().expect(UNHURT).insert(id, name.to_owned());
-        self.cache.invalidate(&id).await?;
-        Ok(())
+        self.cache.invalidate(&id).await
     }
 }
 
@@ -85,15 +84,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renaming_that_nobody_heard_of_is_an_error_and_can_be_repeated() {
+    async fn a_renaming_while_the_store_is_down_is_heard_of_when_it_is_back() {
         let (here, there, shared) = two_nodes().await.unwrap();
         here.rename(1, "Ada").await.unwrap();
         assert_eq!(there.name(1).await.unwrap(), "Ada");
 
         shared.cut_store();
-        assert!(here.rename(1, "Ada Lovelace").await.unwrap_err().is_unavailable());
+        assert_eq!(here.rename(1, "Ada Lovelace").await.unwrap(), Outcome::Queued);
+        assert_eq!(here.name(1).await.unwrap(), "Ada Lovelace", "on the node that renamed it");
         shared.heal_store();
-        here.rename(1, "Ada Lovelace").await.unwrap();
+        while here.cache.stats().outbox_keys > 0 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
         tokio::time::advance(BOUND).await;
         assert_eq!(there.name(1).await.unwrap(), "Ada Lovelace");
     }

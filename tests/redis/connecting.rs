@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nearfar::{Cache, ErrorKind, Nearfar, Tier};
+use nearfar::{Cache, ErrorKind, Nearfar, Outcome, Tier};
 use nearfar_testkit::{FaultProxy, RedisServer, eventually};
 use nearfar_tests::trusted;
 
@@ -51,7 +51,7 @@ async fn a_node_that_starts_without_a_server_loads_and_heals_when_it_comes() {
     let cache: Cache<u64, u64> = nearfar.cache("n").build().await.unwrap();
     let load = |n| async move { Ok::<_, std::io::Error>(n) };
     assert_eq!(cache.get_or_load(&1, load).await.unwrap().tier(), Tier::Loader);
-    assert!(cache.set(&1, 1).await.unwrap_err().is_unavailable());
+    assert_eq!(cache.set(&1, 1).await.unwrap(), Outcome::Queued);
     assert!(!cache.stats().trusted);
 
     server.restart_empty().await;

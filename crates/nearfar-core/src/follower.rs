@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,23 +37,21 @@ const BEATS_REMEMBERED: usize = 64;
 ///
 /// ```
 /// use nearfar_core::{BeatId, Disconnected, Echo, Follower, FollowerOptions, Gate, Moment, Proof, Version};
-/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// let gate = Arc::new(Gate::new(Disconnected::Bypass));
+/// let gate = Gate::new(Disconnected::Bypass);
 /// let options = FollowerOptions { max_staleness: Duration::from_secs(5) };
-/// let mut follower = Follower::new(options, Arc::clone(&gate), BeatId::new(1));
+/// let mut follower = Follower::new(options, BeatId::new(1));
 ///
 /// let sent = Moment::from_micros(1);
-/// let beat = follower.poll_beat(sent).expect("the first beat is due at once");
+/// let beat = follower.poll_beat(&gate, sent).expect("the first beat is due at once");
 /// let echo = Echo { beat, sequence: Version::new(40), time: sent };
-/// assert_eq!(follower.handle_echo(&echo), Proof::Resynced);
+/// assert_eq!(follower.handle_echo(&gate, &echo), Proof::Resynced);
 /// assert!(gate.trusts(sent));
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Follower {
     options: FollowerOptions,
-    gate: Arc<Gate>,
     step: Step,
     /// The greatest number heard of in this history, true or not.
     heard: Version,
@@ -66,7 +63,7 @@ pub struct Follower {
 }
 
 /// A beat under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct SentBeat {
     id: BeatId,
     at: Moment,
@@ -75,7 +72,7 @@ struct SentBeat {
 }
 
 /// How a follower stands to the chain of messages.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     /// Every message up to this one is applied.
     In(Link),
@@ -93,7 +90,7 @@ enum Step {
 }
 
 /// A point of the chain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Link {
     sequence: Version,
     /// The message of that number, if it came as one and not as an echo's word.
@@ -119,12 +116,19 @@ pub struct Replay {
     messages: Vec<Message>,
     /// The bytes of the last one.
     last_frame: Bytes,
+    /// The last message that was applied meanwhile: there the chain goes on.
+    reaches: Version,
 }
 
 impl Replay {
     /// The messages to apply, in order.
     pub fn messages(&self) -> &[Message] {
         &self.messages
+    }
+
+    /// Up to which number nothing is missing once they are applied.
+    pub fn reaches(&self) -> Version {
+        self.reaches
     }
 }
 
@@ -138,7 +142,7 @@ impl Replay {
 /// assert_eq!(options.beat_every(), Duration::from_secs(1));
 /// assert!(options.retry_every() < options.beat_every());
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FollowerOptions {
     /// How long after a write the old value may still be served from L1.
     pub max_staleness: Duration,
@@ -231,10 +235,9 @@ impl std::fmt::Display for Doubt {
 
 impl Follower {
     /// A follower that knows nothing yet; its first beat is due at once and has this id.
-    pub fn new(options: FollowerOptions, gate: Arc<Gate>, first_beat: BeatId) -> Self {
+    pub fn new(options: FollowerOptions, first_beat: BeatId) -> Self {
         Self {
             options,
-            gate,
             step: Step::Out { since: None },
             heard: Version::UNKNOWN,
             beats: VecDeque::new(),
@@ -244,7 +247,7 @@ impl Follower {
     }
 
     /// Takes in a message whose keys have been applied to L1, together with its bytes.
-    pub fn handle_message(&mut self, message: &Message, frame: &Bytes) -> Standing {
+    pub fn handle_message(&mut self, gate: &Gate, message: &Message, frame: &Bytes) -> Standing {
         self.heard = self.heard.max(message.sequence);
         let (Step::In(last) | Step::Replaying { last, .. }) = &mut self.step else {
             return Standing::OutOfStep;
@@ -257,18 +260,18 @@ impl Follower {
             *last = Link { sequence: message.sequence, frame: Some(frame.clone()) };
             return Standing::Next;
         }
-        self.handle_doubt();
+        self.handle_doubt(gate);
         Standing::Gap
     }
 
     /// Takes in an echo of one of this node's beats.
-    pub fn handle_echo(&mut self, echo: &Echo) -> Proof {
+    pub fn handle_echo(&mut self, gate: &Gate, echo: &Echo) -> Proof {
         let Some(beat) = self.take_beat(echo.beat) else { return Proof::Void };
         self.beat_due = self.beat_due.max(beat.at + self.options.beat_every());
         if echo.sequence < beat.newest {
             // L1 has something that L2 has lost, though its message may never have come.
             self.heard = self.heard.max(beat.newest);
-            return self.catch_up(echo, beat.at);
+            return self.catch_up(gate, echo, beat.at);
         }
         match &mut self.step {
             Step::Replaying { last, sent, .. } if last.sequence == echo.sequence => {
@@ -276,33 +279,33 @@ impl Follower {
                 return Proof::Void;
             }
             Step::In(last) if last.sequence == echo.sequence => {}
-            _ => return self.catch_up(echo, beat.at),
+            _ => return self.catch_up(gate, echo, beat.at),
         }
-        self.gate.extend(beat.at + self.options.max_staleness);
+        gate.extend(beat.at + self.options.max_staleness);
         Proof::Extended
     }
 
     /// Messages were missing when this echo came, or may have been.
-    fn catch_up(&mut self, echo: &Echo, sent: Moment) -> Proof {
-        self.gate.distrust();
+    fn catch_up(&mut self, gate: &Gate, echo: &Echo, sent: Moment) -> Proof {
+        gate.distrust();
         let adopted = Link { sequence: echo.sequence, frame: None };
         // A number above the echo's: history was replaced, or somebody made the number up.
         let proved = self.proved().cloned().filter(|_| self.heard <= echo.sequence);
         match proved {
-            // Nothing was published since: whatever was in doubt, no message was lost.
-            Some(since) if since.sequence == echo.sequence => {
+            // Nothing was published since, and there are no bytes to compare: whatever was in doubt, no message was lost.
+            Some(since) if since.sequence == echo.sequence && since.frame.is_none() => {
                 self.step = Step::In(since);
-                self.gate.extend(sent + self.options.max_staleness);
+                gate.extend(sent + self.options.max_staleness);
                 Proof::Extended
             }
-            Some(since) if since.sequence < echo.sequence => {
+            Some(since) if since.sequence <= echo.sequence => {
                 let (from, until) = (since.sequence, echo.sequence);
                 self.heard = until;
                 self.step = Step::Replaying { since, until, last: adopted, sent };
                 Proof::Replay { since: from, until }
             }
             _ => {
-                self.resync(adopted, sent);
+                self.resync(gate, adopted, sent);
                 Proof::Resynced
             }
         }
@@ -321,7 +324,7 @@ impl Follower {
     /// byte, or right behind it, be a chain, and end with the message that the echo named. `None` if it does not, or is
     /// not what is needed any more; then see [`give_up_replay`](Self::give_up_replay).
     pub fn check_log(&self, frames: &[Bytes]) -> Option<Replay> {
-        let Step::Replaying { since, until, .. } = &self.step else { return None };
+        let Step::Replaying { since, until, last, .. } = &self.step else { return None };
         let mut messages: Vec<Message> =
             frames.iter().map(|frame| Message::decode(frame).ok()).collect::<Option<_>>()?;
         let begins = since.is_met_by(messages.first()?, &frames[0]);
@@ -330,7 +333,7 @@ impl Follower {
         let ends = messages.last()?.sequence == *until;
         let last_frame = frames.last()?.clone();
         messages.retain(|message| message.sequence > since.sequence);
-        (begins && connects && ends).then_some(Replay { messages, last_frame })
+        (begins && connects && ends).then_some(Replay { messages, last_frame, reaches: last.sequence })
     }
 
     /// Whether this is the replay that is waited for.
@@ -339,39 +342,54 @@ impl Follower {
     }
 
     /// The messages of the replay have been applied: nothing is missing any more.
-    pub fn finish_replay(&mut self, replay: Replay) {
+    pub fn finish_replay(&mut self, gate: &Gate, replay: &Replay) {
         let Step::Replaying { last, sent, until, .. } = &self.step else { return };
         let (mut last, sent) = (last.clone(), *sent);
         if last.sequence == *until {
-            last.frame.get_or_insert(replay.last_frame);
+            last.frame.get_or_insert_with(|| replay.last_frame.clone());
         }
         self.step = Step::In(last);
-        self.gate.extend(sent + self.options.max_staleness);
+        gate.extend(sent + self.options.max_staleness);
     }
 
     /// The log does not connect: it was trimmed, or history is another one. L1 is forgotten.
-    pub fn give_up_replay(&mut self) {
+    pub fn give_up_replay(&mut self, gate: &Gate) {
         let Step::Replaying { last, sent, .. } = &self.step else { return };
         let (last, sent) = (last.clone(), *sent);
-        self.resync(last, sent);
+        self.resync(gate, last, sent);
     }
 
-    fn resync(&mut self, adopted: Link, sent: Moment) {
+    fn resync(&mut self, gate: &Gate, adopted: Link, sent: Moment) {
         // Everything from here on arrives behind the echo, so its sequence is where the chain goes on. Fills under way
         // were read before it and lose their tickets with the generation.
         if adopted.sequence < self.heard {
-            self.gate.forget_numbers();
+            gate.forget_numbers();
         } else {
-            self.gate.forget();
+            gate.forget();
         }
         self.heard = adopted.sequence;
         self.step = Step::In(adopted);
-        self.gate.extend(sent + self.options.max_staleness);
+        gate.extend(sent + self.options.max_staleness);
+    }
+
+    /// Up to which number every message has been applied; `None` while some may be missing.
+    pub fn applied(&self) -> Option<Version> {
+        match &self.step {
+            Step::In(last) => Some(last.sequence),
+            Step::Out { .. } | Step::Replaying { .. } => None,
+        }
+    }
+
+    /// Takes in that history is another one now: nothing that was applied proves anything. Trust is withdrawn; the next
+    /// echo has L1 forgotten.
+    pub fn handle_fork(&mut self, gate: &Gate) {
+        self.handle_doubt(gate);
+        self.step = Step::Out { since: None };
     }
 
     /// Takes in that messages may be missing. Trust is withdrawn; a beat is due at once.
-    pub fn handle_doubt(&mut self) {
-        self.gate.distrust();
+    pub fn handle_doubt(&mut self, gate: &Gate) {
+        gate.distrust();
         self.step = Step::Out { since: self.proved().cloned() };
         self.beats.clear();
         self.beat_due = Moment::default();
@@ -383,7 +401,7 @@ impl Follower {
     }
 
     /// The beat to send now, if one is due.
-    pub fn poll_beat(&mut self, now: Moment) -> Option<BeatId> {
+    pub fn poll_beat(&mut self, gate: &Gate, now: Moment) -> Option<BeatId> {
         if now < self.beat_due {
             return None;
         }
@@ -392,7 +410,7 @@ impl Follower {
         if self.beats.len() == BEATS_REMEMBERED {
             self.beats.pop_front();
         }
-        self.beats.push_back(SentBeat { id: beat, at: now, newest: self.gate.newest() });
+        self.beats.push_back(SentBeat { id: beat, at: now, newest: gate.newest() });
         let in_step = matches!(self.step, Step::In(_));
         let pause = if in_step { self.options.beat_every() } else { self.options.retry_every() };
         self.beat_due = now + pause;

@@ -205,7 +205,7 @@ impl BeatId {
 /// let echo = Echo { beat: BeatId::new(1), sequence: Version::new(7), time: Moment::from_micros(3) };
 /// assert_eq!(Echo::decode(&echo.encode()), Ok(echo));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Echo {
     /// The beat that it answers.
     pub beat: BeatId,

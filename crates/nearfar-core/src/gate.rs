@@ -1,6 +1,7 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::{Moment, Version};
 
 /// How many stripes share the keys of a cache. A stripe that is raised for one key also refuses fills of the others
@@ -56,8 +57,16 @@ pub struct Gate {
     epoch: AtomicU64,
     /// The greatest version that entered L1, or raised the fence, in this history.
     newest: AtomicU64,
-    /// For each stripe the greatest height that an invalidation of one of its keys had.
-    stripes: Box<[AtomicU64]>,
+    stripes: Box<[Stripe]>,
+}
+
+/// The keys whose hashes end alike.
+#[derive(Debug, Default)]
+struct Stripe {
+    /// The greatest height that an invalidation of one of its keys had.
+    height: AtomicU64,
+    /// How many changes of its keys have an outcome that nobody knows.
+    unsettled: AtomicU64,
 }
 
 /// How high the fence stands for a key: a version, and which count of versions it is of.
@@ -96,6 +105,7 @@ impl Height {
 pub struct Ticket {
     stripe: usize,
     seen: Height,
+    unsettled: u64,
     generation: u64,
 }
 
@@ -128,6 +138,21 @@ impl Raised {
 impl Gate {
     /// A gate that trusts nothing yet.
     pub fn new(disconnected: Disconnected) -> Self {
+        Self::with_stripes(disconnected, STRIPES)
+    }
+
+    /// As [`new`](Self::new), with so many stripes, of which there must be one. Fewer refuse more than they need to;
+    /// a model that is explored state by state wants few.
+    ///
+    /// ```
+    /// use nearfar_core::{Disconnected, Gate, Version};
+    ///
+    /// let gate = Gate::with_stripes(Disconnected::Bypass, 1);
+    /// let ticket = gate.ticket(b"key");
+    /// gate.raise(b"any other", Version::new(4));
+    /// assert!(!gate.admits(&ticket, Version::new(3)));
+    /// ```
+    pub fn with_stripes(disconnected: Disconnected, stripes: usize) -> Self {
         let serve_until = match disconnected {
             Disconnected::Serve => Moment::NEVER,
             Disconnected::Bypass | Disconnected::ServeFor(_) => Moment::default(),
@@ -139,7 +164,7 @@ impl Gate {
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             newest: AtomicU64::new(0),
-            stripes: (0..STRIPES).map(|_| AtomicU64::new(0)).collect(),
+            stripes: (0..stripes).map(|_| Stripe::default()).collect(),
         }
     }
 
@@ -172,15 +197,16 @@ impl Gate {
 
     /// A ticket for a read or load of this key that has not begun yet.
     pub fn ticket(&self, key: &[u8]) -> Ticket {
-        let stripe = stripe_of(key);
+        let stripe = self.stripe_of(key);
         // Generation first: one that changes in between makes the ticket worthless, never too good.
         let generation = self.generation();
-        Ticket { stripe, seen: self.height_of(stripe), generation }
+        let unsettled = self.stripes[stripe].unsettled.load(Ordering::Acquire);
+        Ticket { stripe, seen: self.height_of(stripe), unsettled, generation }
     }
 
     /// How high an invalidation of this key, or of one that shares its stripe, has raised the fence.
     pub fn height(&self, key: &[u8]) -> Height {
-        self.height_of(stripe_of(key))
+        self.height_of(self.stripe_of(key))
     }
 
     /// Whether a value of this version, read or loaded after the ticket was taken, may enter L1.
@@ -191,8 +217,9 @@ impl Gate {
     pub fn admits(&self, ticket: &Ticket, version: Version) -> bool {
         let own = Height::of(self.epoch.load(Ordering::Acquire), version);
         let raised_to = self.height_of(ticket.stripe);
+        let settled = self.stripes[ticket.stripe].unsettled.load(Ordering::Acquire) == ticket.unsettled;
         // The generation last: an epoch that has just begun is seen only with the generation that began before it.
-        let admitted = raised_to <= ticket.seen.max(own) && self.generation() == ticket.generation;
+        let admitted = raised_to <= ticket.seen.max(own) && settled && self.generation() == ticket.generation;
         if admitted {
             self.newest.fetch_max(version.number(), Ordering::AcqRel);
         }
@@ -208,9 +235,25 @@ impl Gate {
     /// Raises the fence of a key, before its copy in L1 is evicted.
     pub fn raise(&self, key: &[u8], version: Version) -> Raised {
         let height = Height::of(self.epoch.load(Ordering::Acquire), version);
-        self.stripes[stripe_of(key)].fetch_max(height.0, Ordering::AcqRel);
+        self.stripes[self.stripe_of(key)].height.fetch_max(height.0, Ordering::AcqRel);
         self.newest.fetch_max(version.number(), Ordering::AcqRel);
         Raised { version, height }
+    }
+
+    /// A change of the key may have happened, with a number that nobody knows. What was read or loaded before, be it
+    /// of whatever version, is not admitted any more. Call it before the copy in L1 is dropped.
+    ///
+    /// ```
+    /// use nearfar_core::{Disconnected, Gate, Version};
+    ///
+    /// let gate = Gate::new(Disconnected::Bypass);
+    /// let ticket = gate.ticket(b"key");
+    /// gate.raise_unsettled(b"key");
+    /// assert!(!gate.admits(&ticket, Version::GREATEST));
+    /// assert!(gate.admits(&gate.ticket(b"key"), Version::new(3)), "what is read from now on may stay");
+    /// ```
+    pub fn raise_unsettled(&self, key: &[u8]) {
+        self.stripes[self.stripe_of(key)].unsettled.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
@@ -228,7 +271,11 @@ impl Gate {
     }
 
     fn height_of(&self, stripe: usize) -> Height {
-        Height(self.stripes[stripe].load(Ordering::Acquire))
+        Height(self.stripes[stripe].height.load(Ordering::Acquire))
+    }
+
+    fn stripe_of(&self, key: &[u8]) -> usize {
+        crc32fast::hash(key) as usize % self.stripes.len()
     }
 
     /// Lets L1 be served until then. Only the proof of an echo may call this; see [`Follower`](crate::Follower).
@@ -257,6 +304,39 @@ impl Gate {
     }
 }
 
-fn stripe_of(key: &[u8]) -> usize {
-    crc32fast::hash(key) as usize % STRIPES
+impl Gate {
+    /// All that it knows, for copying and comparing.
+    fn words(&self) -> impl Iterator<Item = &AtomicU64> {
+        let single = [&self.serve_until, &self.trusted_until, &self.generation, &self.epoch, &self.newest];
+        single.into_iter().chain(self.stripes.iter().flat_map(|stripe| [&stripe.height, &stripe.unsettled]))
+    }
+}
+
+/// A copy with a life of its own. Whoever explores what a node may do goes on from the same state more than once.
+impl Clone for Gate {
+    fn clone(&self) -> Self {
+        let copy = Self::with_stripes(self.disconnected, self.stripes.len());
+        for (new, old) in copy.words().zip(self.words()) {
+            new.store(old.load(Ordering::Acquire), Ordering::Release);
+        }
+        copy
+    }
+}
+
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        self.disconnected == other.disconnected && numbers(self).eq(numbers(other))
+    }
+}
+
+impl Eq for Gate {}
+
+impl Hash for Gate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        numbers(self).for_each(|number| number.hash(state));
+    }
+}
+
+fn numbers(gate: &Gate) -> impl Iterator<Item = u64> {
+    gate.words().map(|word| word.load(Ordering::Acquire))
 }

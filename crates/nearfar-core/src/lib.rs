@@ -19,6 +19,7 @@
 //!   the same.
 //! * [`Gate`]: fence, generation and trust; read on every L1 hit.
 //! * [`Follower`]: turns messages, echoes and doubts into trust, or withdraws it.
+//! * [`Outbox`]: invalidations that the store has not acknowledged, and those that it may have lost since.
 //! * [`backend`]: the seams that a store and a bus implement.
 
 pub mod backend;
@@ -29,8 +30,10 @@ mod frame;
 mod gate;
 mod moment;
 mod namespace;
+mod outbox;
 mod partition;
 mod remote_clock;
+mod sync;
 mod version;
 mod watchdog;
 
@@ -40,6 +43,7 @@ pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use moment::Moment;
 pub use namespace::{Namespace, NamespaceError};
+pub use outbox::{Batch, Outbox};
 pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
 pub use remote_clock::RemoteClock;
 pub use version::Version;

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use crate::{BeatId, Echo, Envelope, EnvelopeHeader, Message, MessageBody, Moment
 /// let head = Head { sequence: Version::new(9), floor: Version::new(4) };
 /// assert!(head.floor <= head.sequence);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The number of the last change.
     pub sequence: Version,
@@ -49,7 +49,7 @@ impl Head {
 /// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: Some(Duration::from_secs(60)) };
 /// assert_eq!(&write.key[..], b"k");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyWrite {
     /// The encoded key.
     pub key: Bytes,
@@ -71,7 +71,7 @@ pub struct KeyWrite {
 /// assert_eq!(change.writes.len(), 1);
 /// assert_eq!(change.deadline, Moment::from_micros(5));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
     /// The keys that get a new envelope.
     pub writes: Vec<KeyWrite>,
@@ -124,7 +124,7 @@ impl Change {
 /// let fill = Fill { write, base: Version::new(3), deadline: Moment::NEVER };
 /// assert_eq!(fill.base.number(), 3);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fill {
     /// What to store; its version becomes `base`.
     pub write: KeyWrite,
@@ -157,7 +157,7 @@ pub enum FillOutcome {
 /// let nothing = Snapshot { envelope: None, head: None };
 /// assert!(nothing.envelope.is_none());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     /// The stored bytes; not checked yet. Whatever lacks a head, or has a version outside of it, is dead.
     pub envelope: Option<Bytes>,
@@ -199,10 +199,10 @@ pub struct BeatReply {
 /// assert_eq!(snapshot.head.unwrap().sequence, version);
 /// assert!(snapshot.envelope.is_some());
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Partition {
     head: Option<Head>,
-    entries: HashMap<Bytes, Stored>,
+    entries: BTreeMap<Bytes, Stored>,
     /// How many entries there may be before the expired ones are swept out.
     sweep_at: usize,
     log: VecDeque<(Version, Bytes)>,
@@ -210,7 +210,7 @@ pub struct Partition {
     nodes: BTreeMap<NodeId, Moment>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Stored {
     envelope: Bytes,
     expires_at: Moment,
@@ -223,7 +223,7 @@ impl Partition {
     pub fn new(log_len: usize) -> Self {
         Self {
             head: None,
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             sweep_at: SWEEP_AT_LEAST,
             log: VecDeque::new(),
             log_len,

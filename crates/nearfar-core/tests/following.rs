@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use nearfar_core::{
 const BOUND: Duration = Duration::from_secs(5);
 
 struct Node {
-    gate: Arc<Gate>,
+    gate: Gate,
     follower: Follower,
 }
 
@@ -24,9 +23,8 @@ impl Node {
     }
 
     fn with(disconnected: Disconnected) -> Self {
-        let gate = Arc::new(Gate::new(disconnected));
-        let follower =
-            Follower::new(FollowerOptions { max_staleness: BOUND }, Arc::clone(&gate), BeatId::new(1));
+        let gate = Gate::new(disconnected);
+        let follower = Follower::new(FollowerOptions { max_staleness: BOUND }, BeatId::new(1));
         Self { gate, follower }
     }
 
@@ -39,17 +37,17 @@ impl Node {
     }
 
     fn beat(&mut self, now: Moment) -> BeatId {
-        self.follower.poll_beat(now).unwrap()
+        self.follower.poll_beat(&self.gate, now).unwrap()
     }
 
     fn echo(&mut self, beat: BeatId, sequence: u64) -> Proof {
         let echo = Echo { beat, sequence: Version::new(sequence), time: Moment::default() };
-        self.follower.handle_echo(&echo)
+        self.follower.handle_echo(&self.gate, &echo)
     }
 
     fn message(&mut self, previous: u64, sequence: u64) -> Standing {
         let frame = frame(previous, sequence);
-        self.follower.handle_message(&Message::decode(&frame).unwrap(), &frame)
+        self.follower.handle_message(&self.gate, &Message::decode(&frame).unwrap(), &frame)
     }
 
     /// Hands over a part of the log, and applies it if it connects.
@@ -57,8 +55,8 @@ impl Node {
         let replay = self.follower.check_log(frames);
         let connects = replay.is_some();
         match replay {
-            Some(replay) => self.follower.finish_replay(replay),
-            None => self.follower.give_up_replay(),
+            Some(replay) => self.follower.finish_replay(&self.gate, &replay),
+            None => self.follower.give_up_replay(&self.gate),
         }
         connects
     }
@@ -119,7 +117,7 @@ fn a_log_that_connects_brings_trust_back_and_forgets_nothing() {
     let mut node = Node::trusting(10, at(100));
     let generation = node.gate.generation();
     assert_eq!(node.message(10, 12), Standing::Next);
-    node.follower.handle_doubt();
+    node.follower.handle_doubt(&node.gate);
     let beat = node.beat(at(101));
     assert_eq!(node.echo(beat, 20), replay(12, 20));
     assert_eq!(node.message(20, 21), Standing::Next, "what comes behind the echo goes on from there");
@@ -177,7 +175,7 @@ fn a_doubt_during_a_replay_begins_it_anew() {
     let mut node = Node::trusting(10, at(100));
     let beat = node.beat(at(101));
     assert_eq!(node.echo(beat, 20), replay(10, 20));
-    node.follower.handle_doubt();
+    node.follower.handle_doubt(&node.gate);
     let beat = node.beat(at(102));
     assert_eq!(node.echo(beat, 30), replay(10, 30));
     assert!(
@@ -238,7 +236,7 @@ fn the_same_number_with_other_bytes_is_a_gap() {
     for mut node in [direct, replayed] {
         assert_eq!(node.message(10, 12), Standing::Duplicate);
         let message = Message::decode(&other).unwrap();
-        assert_eq!(node.follower.handle_message(&message, &other), Standing::Gap);
+        assert_eq!(node.follower.handle_message(&node.gate, &message, &other), Standing::Gap);
     }
 }
 
@@ -282,7 +280,7 @@ fn a_message_that_comes_twice_is_nothing_new() {
 fn an_echo_of_a_beat_from_before_a_doubt_proves_nothing() {
     let mut node = Node::trusting(10, at(100));
     let early = node.beat(at(101));
-    node.follower.handle_doubt();
+    node.follower.handle_doubt(&node.gate);
     assert_eq!(node.echo(early, 10), Proof::Void);
     assert!(!node.gate.serves(at(101)));
     let late = node.beat(at(101));
@@ -302,7 +300,7 @@ fn a_stranger_s_echo_proves_nothing() {
 fn a_resync_makes_tickets_worthless() {
     let mut node = Node::trusting(10, at(100));
     let ticket = node.gate.ticket(b"k");
-    node.follower.handle_doubt();
+    node.follower.handle_doubt(&node.gate);
     assert!(node.gate.admits(&ticket, Version::new(10)), "nothing is known to be wrong yet");
     let beat = node.beat(at(100));
     assert_eq!(node.echo(beat, 9), Proof::Resynced);
@@ -343,7 +341,7 @@ fn beats_come_faster_without_trust_and_unanswered_ones_are_not_hoarded() {
     let mut node = Node::new();
     let mut now = at(100);
     let first = node.beat(now);
-    assert_eq!(node.follower.poll_beat(now), None);
+    assert_eq!(node.follower.poll_beat(&node.gate, now), None);
     for _ in 0..1_000 {
         now = node.follower.beat_due();
         node.beat(now);
@@ -369,7 +367,7 @@ fn a_policy_may_grant_more_than_trust() {
         let beat = node.beat(at(100));
         node.echo(beat, 10);
         assert!(node.gate.serves(last), "{policy:?}");
-        node.follower.handle_doubt();
+        node.follower.handle_doubt(&node.gate);
         assert!(!node.gate.trusts(at(100)));
         assert_eq!(node.gate.serves(last), policy != Disconnected::Bypass);
         node.gate.close();

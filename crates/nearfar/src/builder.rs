@@ -13,6 +13,7 @@ use crate::error::{ConfigProblem, Error};
 use crate::key::CacheKey;
 use crate::node::Node;
 use crate::options::Options;
+use crate::outcome::Unacknowledged;
 
 /// Settings of a [`Cache`]; made by [`Nearfar::cache`](crate::Nearfar::cache).
 ///
@@ -111,6 +112,14 @@ where
     /// What to do with L1 when there is no such proof. Defaults to [`Disconnected::Bypass`], which keeps the bound.
     pub fn disconnected(mut self, policy: Disconnected) -> Self {
         self.options.disconnected = policy;
+        self
+    }
+
+    /// How `set`, `invalidate` and `clear` tell that L2 was not there to acknowledge them. Defaults to
+    /// [`Unacknowledged::Queue`]: the database has changed already, the outbox will tell L2, and a request need not
+    /// fail for it.
+    pub fn unacknowledged(mut self, policy: Unacknowledged) -> Self {
+        self.options.unacknowledged = policy;
         self
     }
 

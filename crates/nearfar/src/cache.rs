@@ -6,12 +6,11 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use nearfar_core::Version;
-
 use crate::engine::{Engine, Found};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{self, CacheKey};
+use crate::outcome::Outcome;
 use crate::stats::Stats;
 
 /// A typed cache in one namespace: L1 in this process, L2 shared by all nodes.
@@ -129,18 +128,22 @@ where
         self.get_beyond_l1(key.to_owned(), loader).await
     }
 
-    /// Makes a value the truth, on every node. Returns its version.
+    /// Makes a value the truth, on every node.
     ///
     /// # Consistency
-    /// When this returns, this node and every read of L2 see the value or a newer one; other nodes stop serving the
-    /// old one from L1 when the message arrives, at the latest after `max_staleness`.
+    /// When this returns [`Outcome::Applied`], this node and every read of L2 see the value or a newer one; other nodes
+    /// stop serving the old one from L1 when the message arrives, at the latest after `max_staleness`.
+    ///
+    /// [`Outcome::Queued`] says that L2 has not acknowledged the change. The value is not stored; an invalidation is
+    /// sent until L2 acknowledges it. Until then this node does not read the key from L2 either, but loads it.
     ///
     /// # Errors
-    /// If the change did not reach L2, or nobody knows ([`Error::outcome_is_unknown`]). This node's own copy is
-    /// dropped in any case.
+    /// If L2 refused the change, or was not there and [`Unacknowledged::Fail`](crate::Unacknowledged::Fail) is set; an
+    /// invalidation is in the outbox all the same. If the value or the key cannot be used, or the settings disagree with
+    /// those of other nodes, nothing has happened. This node's own copy is dropped unless the value or key was refused.
     ///
     /// # Cancel safety
-    /// Not safe: the change may or may not take place.
+    /// The change may or may not take place; an invalidation goes to the outbox.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -148,11 +151,11 @@ where
     /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
     /// let first = names.set("Ada", 36).await?;
     /// let second = names.set("Ada", 37).await?;
-    /// assert!(second > first);
+    /// assert!(first.is_applied() && second.version() > first.version());
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn set<Q>(&self, key: &Q, value: V) -> Result<Version, Error>
+    pub async fn set<Q>(&self, key: &Q, value: V) -> Result<Outcome, Error>
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
@@ -165,7 +168,7 @@ where
     /// Declares whatever is cached of a key wrong, on every node. Call it after the database has changed.
     ///
     /// # Consistency, errors, cancel safety
-    /// As [`set`](Self::set). It never returns `Ok` for an invalidation that L2 has not acknowledged.
+    /// As [`set`](Self::set). It never says `Applied` for an invalidation that L2 has not acknowledged.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -177,7 +180,7 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn invalidate<Q>(&self, key: &Q) -> Result<Version, Error>
+    pub async fn invalidate<Q>(&self, key: &Q) -> Result<Outcome, Error>
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
@@ -203,7 +206,7 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn clear(&self) -> Result<Version, Error> {
+    pub async fn clear(&self) -> Result<Outcome, Error> {
         self.engine.clear().await
     }
 

@@ -5,13 +5,13 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Envelope, FollowerOptions, Head, Kind, Moment, Namespace, Snapshot};
+use nearfar_core::{Envelope, Head, Kind, Moment, Namespace, Snapshot};
 
+use crate::agreement::{Agreement, Disagreement};
 use crate::codec::Codec;
 use crate::entry::{Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
@@ -19,6 +19,7 @@ use crate::holdings::Holdings;
 use crate::key::CacheKey;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
+use crate::outbox::SharedOutbox;
 use crate::stats::Stats;
 
 /// One cache on one node.
@@ -27,8 +28,7 @@ pub(crate) struct Engine<K, V> {
     pub(crate) options: Options,
     pub(crate) codec: Box<dyn Codec<V>>,
     pub(crate) held: Arc<Holdings<K, V>>,
-    /// Whether the settings were compared with those in L2.
-    agreed: AtomicBool,
+    agreement: Arc<Agreement>,
 }
 
 /// What reading L2 found.
@@ -56,44 +56,39 @@ where
         options: Options,
         codec: Box<dyn Codec<V>>,
     ) -> Result<Arc<Self>, Error> {
-        let held = Arc::new(Holdings::new(&options));
-        let engine = Arc::new(Self { claim, options, codec, held, agreed: AtomicBool::new(false) });
-        let reachable = engine.agree_on_settings().await?;
+        let held = Arc::new(Holdings::new(&options, SharedOutbox::new(claim.node.orders())));
+        let agreement = Arc::new(Agreement::new(claim.namespace.clone(), options.settings()));
+        let engine = Arc::new(Self { claim, options, codec, held, agreement });
+        let reachable = match engine.agree().await {
+            Ok(()) => true,
+            Err(Disagreement::Unasked(cause)) if engine.node().start_degraded && cause.is_absence() => false,
+            Err(disagreement) => return Err(engine.disagreement(disagreement)),
+        };
         engine.follow(reachable).await?;
         Ok(engine)
     }
 
-    /// Whether L2 could be asked; `false` only if the node may start without it.
-    async fn agree_on_settings(&self) -> Result<bool, Error> {
-        let ours = self.options.settings();
-        match self.node().l2()?.open(self.namespace(), &ours).await {
-            Ok(theirs) if theirs == ours => {
-                self.agreed.store(true, Ordering::Relaxed);
-                Ok(true)
-            }
-            Ok(theirs) => {
-                let namespace = self.namespace().to_string();
-                Err(Error::config(ConfigProblem::Disagrees { namespace, ours, theirs }))
-            }
-            Err(cause) if self.node().start_degraded && cause.is_absence() => Ok(false),
-            Err(cause) => Err(Error::l2(Operation::Open, cause)),
-        }
+    /// Makes sure that the other nodes fence for as long as this one.
+    pub(crate) async fn agree(&self) -> Result<(), Disagreement> {
+        // After the shutdown there is nothing to ask.
+        let l2 = self.node().l2().map_err(|_| Disagreement::Unasked(L2Error::Closed))?;
+        self.agreement.reach(l2).await
     }
 
-    /// Makes sure that the other nodes fence as long as this one. A node that started without L2 asks before its first
-    /// fill and its first change: a tombstone that is too short protects nobody.
-    pub(crate) async fn agree(&self) -> Result<(), Error> {
-        if self.agreed.load(Ordering::Relaxed) || self.agree_on_settings().await? {
-            return Ok(());
+    pub(crate) fn disagreement(&self, disagreement: Disagreement) -> Error {
+        match disagreement {
+            Disagreement::Unasked(cause) => Error::l2(Operation::Open, cause),
+            Disagreement::Settings { ours, theirs } => {
+                let namespace = self.namespace().to_string();
+                Error::config(ConfigProblem::Disagrees { namespace, ours, theirs })
+            }
         }
-        Err(Error::l2(Operation::Open, L2Error::Unreachable))
     }
 
     /// Subscribes, and waits for the proof of it if L2 is there to give one.
     async fn follow(&self, reachable: bool) -> Result<(), Error> {
-        let options = FollowerOptions { max_staleness: self.options.max_staleness };
-        let (gate, held) = (Arc::clone(&self.held.gate), Arc::clone(&self.held) as _);
-        let proved = self.node().attach(self.namespace().clone(), options, gate, held);
+        let (held, agreement) = (Arc::clone(&self.held) as _, Arc::clone(&self.agreement));
+        let proved = self.node().attach(self.namespace().clone(), &self.options, held, agreement);
         if !reachable {
             return Ok(());
         }
@@ -119,7 +114,14 @@ where
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.held.counters.snapshot(self.held.l1.len(), self.held.gate.trusts(self.now()))
+        let now = self.now();
+        let mut stats = self.held.counters.snapshot(self.held.l1.len(), self.held.gate.trusts(now));
+        self.held.outbox.with(|outbox| {
+            stats.outbox_keys = outbox.depth() as u64;
+            stats.outbox_oldest = outbox.oldest().map_or(Duration::ZERO, |since| now.since(since));
+            stats.outbox_overflows = outbox.overflows();
+        });
+        stats
     }
 
     /// The value in L1, if it may be served.
@@ -150,8 +152,10 @@ where
     pub(crate) async fn read_l2(&self, key: &K, encoded: &Bytes) -> Result<Found<V>, Error> {
         // The ticket comes first: an invalidation from here on is one that the read may have missed (race R1).
         let ticket = self.held.gate.ticket(encoded);
+        let wrong = self.held.outbox.holds(encoded);
         let snapshot = self.snapshot(encoded).await?;
-        let Some(slot) = self.open(&snapshot, ticket.generation()) else {
+        let slot = if wrong { None } else { self.open(&snapshot, ticket.generation()) };
+        let Some(slot) = slot else {
             self.held.counters.misses.add(1);
             return Ok(Found::Nothing(snapshot.head));
         };
@@ -164,8 +168,9 @@ where
 
     /// Whether L2 holds something for the key that may be served.
     pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
+        let wrong = self.held.outbox.holds(encoded);
         let snapshot = self.snapshot(encoded).await?;
-        Ok(self.live(&snapshot, self.now()).is_some())
+        Ok(!wrong && self.live(&snapshot, self.now()).is_some())
     }
 
     async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {

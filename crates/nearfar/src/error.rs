@@ -67,6 +67,7 @@ enum Problem {
     L2 { doing: Operation, cause: L2Error },
     Connect(Box<dyn StdError + Send + Sync>),
     SubscriptionUnproven { waited: Duration },
+    MayBeOvertaken,
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
@@ -123,6 +124,10 @@ impl Error {
         Self::of(Problem::SubscriptionUnproven { waited })
     }
 
+    pub(crate) fn may_be_overtaken() -> Self {
+        Self::of(Problem::MayBeOvertaken)
+    }
+
     pub(crate) fn loader(cause: Box<dyn StdError + Send + Sync>) -> Self {
         Self::of(Problem::Loader(cause))
     }
@@ -167,9 +172,10 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Problem::L2 { cause: L2Error::Rejected(_), .. } => ErrorKind::Rejected,
-            Problem::L2 { .. } | Problem::Connect(_) | Problem::SubscriptionUnproven { .. } => {
-                ErrorKind::Unavailable
-            }
+            Problem::L2 { .. }
+            | Problem::Connect(_)
+            | Problem::SubscriptionUnproven { .. }
+            | Problem::MayBeOvertaken => ErrorKind::Unavailable,
             Problem::Loader(_) | Problem::LoaderWaitsForItself => ErrorKind::Loader,
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
@@ -245,6 +251,11 @@ impl fmt::Display for Problem {
                 "L2 answers, but none of this node's own messages came back within {waited:?}: \
                  may the user subscribe to and publish on the channels `{{<namespace>.0}}#*`?"
             ),
+            Self::MayBeOvertaken => write!(
+                f,
+                "an earlier change of unknown outcome may still be executed, so this one was not sent; \
+                 an invalidation waits in the outbox"
+            ),
             Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
@@ -285,11 +296,13 @@ impl Operation {
         match self {
             Self::Open | Self::Nodes | Self::Read => "",
             // A refusal halfway is possible, if unlikely; the server's own words must do.
-            _ if matches!(cause, L2Error::Rejected(_)) => "",
+            _ if matches!(cause, L2Error::Rejected(_)) => "; an invalidation waits in the outbox",
             Self::Set | Self::Invalidate | Self::Clear if cause.outcome_is_unknown() => {
-                "; whether the change took place is unknown"
+                "; whether the change took place is unknown; an invalidation waits in the outbox"
             }
-            Self::Set | Self::Invalidate | Self::Clear => "; the change did not take place",
+            Self::Set | Self::Invalidate | Self::Clear => {
+                "; the change did not take place; an invalidation waits in the outbox"
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::key::CacheKey;
 use crate::l1::L1;
 use crate::member::Follows;
 use crate::options::Options;
+use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
 
 /// Copies of values and flights in progress, and the gate that says what they are worth.
@@ -23,6 +24,7 @@ pub(crate) struct Holdings<K, V> {
     pub(crate) l1: L1<K, V>,
     pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) outbox: SharedOutbox,
     /// The last clear of this node's own that was settled.
     own_clear: AtomicU64,
 }
@@ -32,11 +34,11 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options, outbox: SharedOutbox) -> Self {
         let gate = Arc::new(Gate::new(options.disconnected));
         let counters = Arc::new(Counters::default());
         let l1 = L1::new(&options.l1(), Arc::clone(&gate), Arc::clone(&counters));
-        Self { gate, l1, flights: FlightTable::new(), counters, own_clear: AtomicU64::new(0) }
+        Self { gate, l1, flights: FlightTable::new(), counters, outbox, own_clear: AtomicU64::new(0) }
     }
 
     /// An invalidation is known: no older copy stays, no older flight is joined.
@@ -59,7 +61,8 @@ where
     }
 
     /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
-    pub(crate) fn discard(&self, key: &K) {
+    pub(crate) fn discard(&self, key: &K, encoded: &[u8]) {
+        self.gate.raise_unsettled(encoded);
         self.flights.retire_any(key);
         self.l1.discard(key.clone());
     }
@@ -94,6 +97,14 @@ where
 
     fn close(&self) {
         self.gate.close();
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn outbox(&self) -> &SharedOutbox {
+        &self.outbox
     }
 
     fn counters(&self) -> &Counters {

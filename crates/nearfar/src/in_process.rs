@@ -95,9 +95,9 @@ impl InProcess {
     /// let shared = InProcess::new();
     /// let names: Cache<u64, String> = Nearfar::builder().in_process(&shared).cache("names").build().await?;
     /// shared.cut_store();
-    /// assert!(names.invalidate(&1).await.unwrap_err().is_unavailable());
+    /// assert!(!names.invalidate(&1).await?.is_applied());
     /// shared.heal_store();
-    /// assert!(names.invalidate(&1).await.is_ok());
+    /// assert!(names.invalidate(&1).await?.is_applied());
     /// # Ok(())
     /// # }
     /// ```

@@ -60,16 +60,18 @@ pub mod backend {
 
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
-        BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message, Moment,
-        Namespace, NodeId, Partition, Snapshot,
+        Batch, BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message,
+        Moment, Namespace, NodeId, Partition, Snapshot,
     };
 }
 
+mod agreement;
 mod builder;
 mod cache;
 mod change;
 mod clock;
 mod codec;
+mod courier;
 mod engine;
 mod entry;
 mod error;
@@ -84,6 +86,8 @@ mod member;
 mod nearfar;
 mod node;
 mod options;
+mod outbox;
+mod outcome;
 mod stats;
 
 pub use builder::CacheBuilder;
@@ -93,7 +97,9 @@ pub use entry::{Entry, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
 pub use key::CacheKey;
+pub use link::Undelivered;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
 pub use node::LiveNode;
+pub use outcome::{Outcome, Unacknowledged};
 pub use stats::{PropagationStats, Stats};

@@ -11,18 +11,60 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error};
-use nearfar_core::{BeatId, Moment, Namespace, NodeId, RemoteClock, Version, Watchdog};
+use nearfar_core::{Batch, BeatId, Moment, Namespace, NodeId, RemoteClock, Version, Watchdog};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
+use crate::courier::Courier;
 use crate::member::{Heard, Member};
+use crate::node::deadline;
 
 /// What a node asks of its receive loop.
 pub(crate) enum Order {
-    Attach { namespace: Namespace, member: Box<Member> },
-    Detach { namespace: Namespace },
-    Shutdown { done: oneshot::Sender<()> },
+    Attach {
+        namespace: Namespace,
+        member: Box<Member>,
+        courier: Arc<Courier>,
+    },
+    Detach {
+        namespace: Namespace,
+    },
+    /// An outbox has something to send.
+    Look,
+    Shutdown {
+        done: oneshot::Sender<Vec<Undelivered>>,
+    },
+}
+
+/// What a node that was shut down leaves undone: invalidations that L2 did not acknowledge. Other nodes may serve what
+/// was there before, until it expires.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::backend::Batch;
+/// use nearfar::{InProcess, Nearfar};
+///
+/// let shared = InProcess::new();
+/// let nearfar = Nearfar::builder().in_process(&shared);
+/// let names = nearfar.cache::<u64, String>("names").build().await?;
+/// shared.cut_store();
+/// names.invalidate(&42).await?;
+///
+/// let left = nearfar.shutdown().await;
+/// assert_eq!(left[0].namespace, "names");
+/// assert_eq!(left[0].what, Batch::Keys(vec!["42".into()]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// Of which cache.
+    pub namespace: String,
+    /// The encoded keys, or everything.
+    pub what: Batch,
 }
 
 /// The running loop. It ends when this is dropped.
@@ -42,6 +84,11 @@ impl Link {
     pub(crate) fn order(&self, order: Order) {
         let _ = self.orders.send(order);
     }
+
+    /// Does not keep the loop alive.
+    pub(crate) fn orders(&self) -> mpsc::WeakUnboundedSender<Order> {
+        self.orders.downgrade()
+    }
 }
 
 impl Drop for Link {
@@ -59,6 +106,27 @@ pub(crate) struct LinkContext {
     pub(crate) remote: Arc<RemoteClock>,
     /// How long the link may go without an echo before it is replaced.
     pub(crate) patience: Duration,
+    pub(crate) command_timeout: Duration,
+}
+
+impl LinkContext {
+    /// When L2 is to refuse a change that begins now.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        deadline(&self.remote, self.clock.now(), self.command_timeout)
+    }
+
+    /// An operation that comes back whatever the backend does: hang or panic.
+    pub(crate) async fn bounded<T>(
+        &self,
+        operation: impl Future<Output = Result<T, L2Error>>,
+    ) -> Result<T, L2Error> {
+        let operation = AssertUnwindSafe(operation).catch_unwind();
+        match tokio::time::timeout(self.patience, operation).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_panic)) => Err(L2Error::Unexpected),
+            Err(_) => Err(L2Error::TimedOut),
+        }
+    }
 }
 
 /// Nodes silent for so long are no longer listed as live.
@@ -68,6 +136,7 @@ const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 enum Errand {
     Beaten(BeatId),
     Log { range: (Version, Version), frames: Result<Vec<Bytes>, L2Error> },
+    Delivered,
 }
 
 struct Loop {
@@ -75,7 +144,9 @@ struct Loop {
     bus: Box<dyn Bus>,
     orders: mpsc::UnboundedReceiver<Order>,
     members: HashMap<Namespace, Member>,
-    /// Beats and look-ups in the log that are under way.
+    /// One for each member, and for each that was detached while its outbox was not empty.
+    couriers: Vec<Arc<Courier>>,
+    /// Beats, look-ups in the log and deliveries that are under way.
     errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
     watchdog: Watchdog,
@@ -84,25 +155,32 @@ struct Loop {
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         let watchdog = Watchdog::new(context.patience);
-        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog }
+        let (members, couriers) = (HashMap::new(), Vec::new());
+        Self { context, bus, orders, members, couriers, errands: JoinSet::new(), watchdog }
     }
 
     async fn run(mut self) {
         loop {
             let wake_at = self.poll_timers();
             tokio::select! {
-                event = self.bus.next() => match event {
-                    Some(event) => self.handle_event(event),
-                    None => return,
-                },
+                // In a fixed order, so that a simulation can repeat a run. What comes first is rare.
+                biased;
                 order = self.orders.recv() => match order {
-                    Some(Order::Attach { namespace, member }) => self.attach(namespace, *member),
+                    Some(Order::Attach { namespace, member, courier }) => {
+                        self.couriers.push(courier);
+                        self.attach(namespace, *member);
+                    }
                     Some(Order::Detach { namespace }) => self.detach(&namespace),
+                    Some(Order::Look) => {}
                     Some(Order::Shutdown { done }) => return self.shut_down(done).await,
                     None => return,
                 },
                 Some(errand) = self.errands.join_next() => self.handle_errand(errand.ok()),
                 () = self.context.clock.sleep_until(wake_at) => {}
+                event = self.bus.next() => match event {
+                    Some(event) => self.handle_event(event),
+                    None => return,
+                },
             }
         }
     }
@@ -139,7 +217,22 @@ impl Loop {
                 self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
             }
         }
-        self.members.values().map(Member::due).fold(self.watchdog.due(), Moment::min)
+        self.poll_couriers(now);
+        let due =
+            self.members.values().map(Member::due).chain(self.couriers.iter().map(|courier| courier.due()));
+        due.fold(self.watchdog.due(), Moment::min)
+    }
+
+    fn poll_couriers(&mut self, now: Moment) {
+        for courier in &self.couriers {
+            if let Some(batch) = courier.poll(now) {
+                self.errands.spawn(deliver(self.context.clone(), Arc::clone(courier), batch));
+            }
+        }
+        let attached = |courier: &Courier| {
+            self.members.get(&courier.namespace).is_some_and(|member| member.holds(&courier.held))
+        };
+        self.couriers.retain(|courier| attached(courier) || !courier.is_idle());
     }
 
     fn handle_event(&mut self, event: BusEvent) {
@@ -159,6 +252,7 @@ impl Loop {
                     }
                 }
                 self.watchdog.proof();
+                self.couriers.iter().for_each(|courier| courier.nudge());
             }
             BusEvent::Doubt(_) => self.handle_doubt_everywhere(),
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
@@ -174,24 +268,55 @@ impl Loop {
         let Some(member) = self.members.get_mut(&namespace) else { return };
         match errand {
             Errand::Beaten(beat) => member.handle_beaten(beat),
-            Errand::Log { range, frames } => member.handle_log(range, frames, self.context.node),
+            Errand::Log { range, frames } => {
+                member.handle_log(range, frames, self.context.node, self.context.clock.now());
+            }
+            // It has told the outbox.
+            Errand::Delivered => {}
         }
     }
 
-    async fn shut_down(self, done: oneshot::Sender<()>) {
+    async fn shut_down(self, done: oneshot::Sender<Vec<Undelivered>>) {
         self.members.values().for_each(Member::close);
+        let left = empty_outboxes(&self.context, &self.couriers).await;
         let (l2, node) = (&self.context.l2, self.context.node);
         // The lists of live nodes forget this one by themselves if L2 cannot be told.
         join_all(self.members.keys().map(|namespace| l2.leave(namespace, node))).await;
         self.context.l2.close().await;
-        let _ = done.send(());
+        let _ = done.send(left);
     }
+}
+
+/// Sends what waits, for as long as one command may take, and says what is left.
+async fn empty_outboxes(context: &LinkContext, couriers: &[Arc<Courier>]) -> Vec<Undelivered> {
+    let emptied = join_all(couriers.iter().map(|courier| empty(context, courier)));
+    // What is under way when the time is over stays in its outbox.
+    let _ = tokio::time::timeout(context.command_timeout, emptied).await;
+    let left = |courier: &Arc<Courier>| {
+        Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.left()? })
+    };
+    couriers.iter().filter_map(left).collect()
+}
+
+/// Until nothing waits, or L2 does not answer.
+async fn empty(context: &LinkContext, courier: &Courier) {
+    courier.nudge();
+    while let Some(batch) = courier.poll(context.clock.now()) {
+        if !courier.deliver(context, &batch).await {
+            return;
+        }
+    }
+}
+
+async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (Namespace, Errand) {
+    courier.deliver(&context, &batch).await;
+    (courier.namespace.clone(), Errand::Delivered)
 }
 
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
 async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
     let sent = context.clock.now();
-    if let Ok(reply) = bounded(context.patience, context.l2.beat(&namespace, &beat)).await {
+    if let Ok(reply) = context.bounded(context.l2.beat(&namespace, &beat)).await {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
     (namespace, Errand::Beaten(beat.id))
@@ -202,19 +327,6 @@ async fn fetch_log(
     namespace: Namespace,
     range: (Version, Version),
 ) -> (Namespace, Errand) {
-    let frames = bounded(context.patience, context.l2.log(&namespace, range.0, range.1)).await;
+    let frames = context.bounded(context.l2.log(&namespace, range.0, range.1)).await;
     (namespace, Errand::Log { range, frames })
-}
-
-/// An operation that comes back whatever the backend does: hang or panic.
-async fn bounded<T>(
-    limit: Duration,
-    operation: impl Future<Output = Result<T, L2Error>>,
-) -> Result<T, L2Error> {
-    let operation = AssertUnwindSafe(operation).catch_unwind();
-    match tokio::time::timeout(limit, operation).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_panic)) => Err(L2Error::Unexpected),
-        Err(_) => Err(L2Error::TimedOut),
-    }
 }

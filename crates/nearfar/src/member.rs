@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{
-    BeatId, Echo, Follower, Message, MessageBody, Moment, NodeId, Proof, RemoteClock, Standing, Version,
-    Watchdog,
+    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, Proof, RemoteClock, Replay, Standing,
+    Version, Watchdog,
 };
 use tokio::sync::oneshot;
 
+use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
 
 /// What the receive loop does to a cache, whatever its types are. User code runs in it (keys are decoded, values
@@ -25,6 +26,8 @@ pub(crate) trait Follows: Send + Sync {
     fn reclaim(&self);
     /// The node shuts down: serve nothing from L1 any more.
     fn close(&self);
+    fn gate(&self) -> &Gate;
+    fn outbox(&self) -> &SharedOutbox;
     fn counters(&self) -> &Counters;
 }
 
@@ -68,7 +71,7 @@ impl Member {
         if self.under_way.len() >= BEATS_AT_ONCE {
             return None;
         }
-        let beat = self.follower.poll_beat(now)?;
+        let beat = self.follower.poll_beat(self.held.gate(), now)?;
         self.under_way.push(beat);
         self.watchdog.beat(now);
         Some(beat)
@@ -103,9 +106,25 @@ impl Member {
         if message.origin != node {
             self.count_received(&message, remote_now);
         }
-        if self.follower.handle_message(&message, frame) == Standing::Gap {
-            self.held.counters().doubts.add(1);
+        match self.follower.handle_message(self.held.gate(), &message, frame) {
+            Standing::Next if self.accounts_for(&[message], node, self.follower.applied()) => {}
+            Standing::Next => {
+                self.follower.handle_fork(self.held.gate());
+                self.held.counters().doubts.add(1);
+            }
+            Standing::Gap => self.held.counters().doubts.add(1),
+            Standing::Duplicate | Standing::OutOfStep => {}
         }
+    }
+
+    /// Takes in messages in their places of the chain, which nothing is missing from up to `complete`. Whether all
+    /// changes that L2 has acknowledged to this node are among them; if not, L2 has lost one.
+    fn accounts_for(&self, messages: &[Message], node: NodeId, complete: Option<Version>) -> bool {
+        self.held.outbox().with(|outbox| {
+            let own = messages.iter().filter(|message| message.origin == node);
+            own.for_each(|message| outbox.hear(message.sequence));
+            complete.is_none_or(|complete| outbox.pass(complete))
+        })
     }
 
     /// Whether it could be applied to the end.
@@ -135,11 +154,11 @@ impl Member {
         let Some(sent) = self.follower.sent_at(echo.beat) else { return Heard::Nothing };
         remote.observe(sent, now, echo.time);
         self.watchdog.proof();
-        match self.follower.handle_echo(&echo) {
+        match self.follower.handle_echo(self.held.gate(), &echo) {
             Proof::Void => {}
             Proof::Replay { since, until } => return Heard::Missing { since, until },
             Proof::Extended => self.report_proved(),
-            Proof::Resynced => self.resynced(),
+            Proof::Resynced => self.resynced(now),
         }
         Heard::Echo
     }
@@ -150,6 +169,7 @@ impl Member {
         (since, until): (Version, Version),
         frames: Result<Vec<Bytes>, L2Error>,
         node: NodeId,
+        now: Moment,
     ) {
         if !self.follower.replays(since, until) {
             return;
@@ -161,23 +181,25 @@ impl Member {
             // Asking again might fail again, for ever: too much to be sent in time, no right to read it.
             Err(_) => Vec::new(),
         };
-        match self.follower.check_log(&frames) {
-            None => {
-                self.follower.give_up_replay();
-                self.resynced();
-            }
-            Some(replay) if replay.messages().iter().all(|message| self.apply(message, node)) => {
-                self.held.counters().replayed.add(replay.messages().len() as u64);
-                self.follower.finish_replay(replay);
-                self.report_proved();
-            }
-            Some(_) => {
-                // Trying again would fail again.
-                self.held.counters().bad_frames.add(1);
-                self.follower.give_up_replay();
-                self.resynced();
-            }
+        let gate = self.held.gate();
+        let replay = self.follower.check_log(&frames).filter(|replay| self.replay(replay, node));
+        let Some(replay) = replay else {
+            self.follower.give_up_replay(gate);
+            return self.resynced(now);
+        };
+        self.held.counters().replayed.add(replay.messages().len() as u64);
+        self.follower.finish_replay(gate, &replay);
+        self.report_proved();
+    }
+
+    /// Applies what was missed. Whether nothing is missing then: not if user code panics, which it would again, nor if
+    /// L2 has lost a change of this node's own.
+    fn replay(&self, replay: &Replay, node: NodeId) -> bool {
+        if !replay.messages().iter().all(|message| self.apply(message, node)) {
+            self.held.counters().bad_frames.add(1);
+            return false;
         }
+        self.accounts_for(replay.messages(), node, Some(replay.reaches()))
     }
 
     fn report_proved(&mut self) {
@@ -187,8 +209,12 @@ impl Member {
         }
     }
 
-    fn resynced(&mut self) {
+    fn resynced(&mut self, now: Moment) {
         self.reclaim();
+        // The history that acknowledged this node's last changes may be lost (race R30).
+        let adopted = self.follower.applied().unwrap_or_default();
+        let reissued = self.held.outbox().with(|outbox| outbox.reissue(now, adopted));
+        self.held.counters().reissued.add(reissued as u64);
         self.report_proved();
     }
 
@@ -209,8 +235,13 @@ impl Member {
 
     pub(crate) fn handle_doubt(&mut self) {
         // Counted once it has taken effect: who sees the count finds no trust from before.
-        self.follower.handle_doubt();
+        self.follower.handle_doubt(self.held.gate());
         self.held.counters().doubts.add(1);
+    }
+
+    /// Whether it is the member of this cache.
+    pub(crate) fn holds(&self, held: &Arc<dyn Follows>) -> bool {
+        Arc::ptr_eq(&self.held, held)
     }
 
     pub(crate) fn close(&self) {

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
+use crate::link::Undelivered;
 use crate::node::{LiveNode, Node, Timeouts};
 
 /// One node's connection to the shared store and the bus, from which its caches are built.
@@ -128,9 +129,9 @@ impl Nearfar {
         self.node.live_nodes().await
     }
 
-    /// Ends the node in order: L1 is served no more, the other nodes see this one leave, connections close. Waits
-    /// about one command timeout at the most. Later operations, of any clone and cache, fail with
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// Ends the node in order: L1 is served no more, the outboxes are emptied, the other nodes see this one leave,
+    /// connections close. Waits about two command timeouts at the most. Returns what L2 did not acknowledge. Later
+    /// operations, of any clone and cache, fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety
     /// Once polled, it goes on when dropped.
@@ -140,13 +141,13 @@ impl Nearfar {
     /// # async fn main() -> Result<(), nearfar::Error> {
     /// let nearfar = nearfar::Nearfar::in_process();
     /// let squares = nearfar.cache::<u64, u64>("squares").build().await?;
-    /// nearfar.shutdown().await;
+    /// assert!(nearfar.shutdown().await.is_empty(), "nothing was left to deliver");
     /// assert_eq!(squares.get(&3).await.unwrap_err().kind(), nearfar::ErrorKind::Closed);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn shutdown(&self) {
-        self.node.shut_down().await;
+    pub async fn shutdown(&self) -> Vec<Undelivered> {
+        self.node.shut_down().await
     }
 }
 

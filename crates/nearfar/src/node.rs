@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use nearfar_core::backend::{Bus, L2};
-use nearfar_core::{BeatId, Follower, FollowerOptions, Gate, Moment, Namespace, NodeId, RemoteClock};
-use tokio::sync::oneshot;
+use nearfar_core::{BeatId, Follower, FollowerOptions, Moment, Namespace, NodeId, RemoteClock};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::agreement::Agreement;
 use crate::clock::Clock;
+use crate::courier::Courier;
 use crate::error::{ConfigProblem, Error, Operation};
-use crate::link::{Link, LinkContext, Order};
+use crate::link::{Link, LinkContext, Order, Undelivered};
 use crate::member::{Follows, Member};
+use crate::options::Options;
 
 /// One node: its connections and its receive loop. Dropping the last handle ends all of it.
 pub(crate) struct Node {
@@ -52,6 +55,7 @@ impl Node {
             clock,
             remote: Arc::clone(&remote),
             patience: patience(timeouts),
+            command_timeout: timeouts.command,
         };
         let link = Link::start(bus, context);
         let (closed, names) = (AtomicBool::new(false), Mutex::default());
@@ -66,7 +70,7 @@ impl Node {
     /// When L2 is to refuse a change that begins now: its caller will have given up by then (race R11).
     /// `None` while nothing is known of L2's clock.
     pub(crate) fn deadline(&self) -> Option<Moment> {
-        Some(self.remote.earliest(self.clock.now())? + self.timeouts.command)
+        deadline(&self.remote, self.clock.now(), self.timeouts.command)
     }
 
     /// Reserves a name until the returned claim is dropped.
@@ -83,16 +87,18 @@ impl Node {
     pub(crate) fn attach(
         &self,
         namespace: Namespace,
-        options: FollowerOptions,
-        gate: Arc<Gate>,
+        options: &Options,
         held: Arc<dyn Follows>,
+        agreement: Arc<Agreement>,
     ) -> oneshot::Receiver<()> {
         // Beats are numbered on from the time: those of an earlier cache of the same name are not taken for its own.
         let first_beat = BeatId::new(self.clock.now().micros());
-        let follower = Follower::new(options, gate, first_beat);
+        let follower = Follower::new(FollowerOptions { max_staleness: options.max_staleness }, first_beat);
         let (proved, proof) = oneshot::channel();
-        let member = Box::new(Member::new(follower, held, proved, patience(self.timeouts)));
-        self.link.order(Order::Attach { namespace, member });
+        let member = Member::new(follower, Arc::clone(&held), proved, patience(self.timeouts));
+        let fence_window = options.fence_window;
+        let courier = Courier { namespace: namespace.clone(), held, agreement, fence_window };
+        self.link.order(Order::Attach { namespace, member: Box::new(member), courier: Arc::new(courier) });
         proof
     }
 
@@ -111,12 +117,17 @@ impl Node {
         Ok(last_beats.into_iter().map(live).collect())
     }
 
-    pub(crate) async fn shut_down(&self) {
+    /// Where a cache's outbox says that there is something to send.
+    pub(crate) fn orders(&self) -> mpsc::WeakUnboundedSender<Order> {
+        self.link.orders()
+    }
+
+    pub(crate) async fn shut_down(&self) -> Vec<Undelivered> {
         self.closed.store(true, Ordering::Release);
         let (done, finished) = oneshot::channel();
         self.link.order(Order::Shutdown { done });
         // An error means that the loop has ended; then there is nothing left to close.
-        let _ = finished.await;
+        finished.await.unwrap_or_default()
     }
 }
 
@@ -141,6 +152,11 @@ pub struct LiveNode {
     pub silent_for: Duration,
     /// Whether it is the node that was asked.
     pub is_this_one: bool,
+}
+
+/// When L2 is to refuse a change that begins now and may take so long; `None` while nothing is known of L2's clock.
+pub(crate) fn deadline(remote: &RemoteClock, now: Moment, limit: Duration) -> Option<Moment> {
+    Some(remote.earliest(now)? + limit)
 }
 
 /// How long a beat may go unanswered: its command's time, and time for another try.

@@ -6,6 +6,7 @@ use nearfar_core::Disconnected;
 use nearfar_core::backend::Settings;
 
 use crate::error::{ConfigProblem, Error};
+use crate::outcome::Unacknowledged;
 
 /// What `Cache::builder` collects. Every field's default has its reason at its setter.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Options {
     pub(crate) l1_max_bytes: Option<u64>,
     pub(crate) max_staleness: Duration,
     pub(crate) disconnected: Disconnected,
+    pub(crate) unacknowledged: Unacknowledged,
     pub(crate) fence_window: Duration,
     pub(crate) schema: u32,
 }
@@ -40,6 +42,7 @@ impl Default for Options {
             l1_max_bytes: None,
             max_staleness: Duration::from_secs(5),
             disconnected: Disconnected::Bypass,
+            unacknowledged: Unacknowledged::Queue,
             fence_window: Duration::from_secs(60),
             schema: 0,
         }

@@ -57,6 +57,13 @@ macro_rules! counters {
             pub l1_entries: u64,
             /// Whether this node has proof that it hears of every invalidation.
             pub trusted: bool,
+            /// How many keys wait in the outbox: their invalidation has not been acknowledged by L2. A clear counts as
+            /// one.
+            pub outbox_keys: u64,
+            /// For how long the longest of them has waited.
+            pub outbox_oldest: Duration,
+            /// How often too many keys waited, so that they became one clear.
+            pub outbox_overflows: u64,
         }
 
         impl Counters {
@@ -66,6 +73,7 @@ macro_rules! counters {
                     propagation: self.propagation.snapshot(),
                     l1_entries,
                     trusted,
+                    ..Stats::default()
                 }
             }
         }
@@ -95,6 +103,10 @@ counters! {
     sets,
     /// Keys invalidated by this node.
     invalidations_sent,
+    /// Changes that L2 did not acknowledge, whose keys went to the outbox.
+    queued,
+    /// Keys whose acknowledged changes may have been lost with L2's history, and which went to the outbox again.
+    reissued,
     /// Keys that other nodes set or invalidated.
     invalidations_received,
     /// Values dropped from L1 for want of space.

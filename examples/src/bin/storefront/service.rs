@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearfar::{Cache, Entry, Nearfar, Stats};
+use nearfar::{Cache, Entry, Nearfar, Outcome, Stats};
 use serde::{Deserialize, Serialize};
 
 use crate::origin::Origin;
@@ -58,7 +58,7 @@ impl Storefront {
     /// Changes a price: first the database, then the cache, so that no reader can put the old row back.
     pub(crate) async fn reprice(&self, id: u32, price_cents: u32) -> rusqlite::Result<Repriced> {
         let revision = Arc::clone(&self.origin).reprice(id, price_cents).await?;
-        let invalidated = self.products.invalidate(&id).await.map(|_| ());
+        let invalidated = self.products.invalidate(&id).await;
         Ok(Repriced { revision, invalidated })
     }
 
@@ -77,5 +77,5 @@ impl Storefront {
 pub(crate) struct Repriced {
     pub(crate) revision: u32,
     /// Whether the other nodes can be relied on to have heard of it.
-    pub(crate) invalidated: Result<(), nearfar::Error>,
+    pub(crate) invalidated: Result<Outcome, nearfar::Error>,
 }

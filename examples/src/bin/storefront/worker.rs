@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use nearfar::Outcome;
 
 use crate::clock;
 use crate::failure::Failure;
@@ -73,10 +74,11 @@ impl Worker {
         let repriced = self.shop.reprice(product, price).await;
         let repriced = repriced.map_err(|error| failed("changing the price of", product, &error))?;
         match repriced.invalidated {
-            Ok(()) => {
+            Ok(Outcome::Applied(_)) => {
                 let end = clock::micros();
                 self.recording.writes.push(Span { product, revision: repriced.revision, start, end });
             }
+            Ok(Outcome::Queued) => self.recording.unacknowledged += 1,
             Err(error) => {
                 self.recording.unacknowledged += 1;
                 self.recording.refusal = Some(error.to_string());

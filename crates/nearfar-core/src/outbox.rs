@@ -1,0 +1,428 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Moment, Version};
+
+/// One node's invalidations that the shared store may not know of, of one cache.
+///
+/// A change of truth that L2 has not acknowledged becomes an *invalidation* here, which is always safe, however late:
+/// it never puts an old value back. It is sent again until L2 acknowledges it. A key waits once, however often it
+/// changed. Too many keys become one [`Everything`](Batch::Everything), which raises the floor.
+///
+/// What L2 has acknowledged lately is remembered: a failover, or a restore, may lose it, and then
+/// [`reissue`](Self::reissue) has it sent again.
+///
+/// ```text
+///  failed, timed out,      ┌─────────┐  poll   ┌──────┐  acknowledged   ┌────────────┐
+///  cancelled  ───────────▶ │ waiting │ ──────▶ │ sent │ ──────────────▶ │ remembered │ ──▶ forgotten after
+///                          └─────────┘ ◀────── └──────┘    ┌──────────▶ │            │     REMEMBERED_FOR
+///                               ▲       failed             │            └────────────┘
+///                               │              acknowledged at once           │
+///                               └──────────────── history lost ───────────────┘
+/// ```
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::{Batch, Moment, Outbox};
+///
+/// let now = Moment::from_micros(1_000);
+/// let key = Bytes::from_static(b"user 1");
+/// let mut outbox = Outbox::default();
+/// outbox.add(now, key.clone(), now);
+/// outbox.add(now, key.clone(), now);
+/// assert!(outbox.holds(&key));
+///
+/// assert_eq!(outbox.poll(now), Some(Batch::Keys(vec![key.clone()])));
+/// outbox.fail(now); // L2 did not answer
+/// assert_eq!(outbox.poll(now), None, "it is tried again after a pause");
+///
+/// outbox.nudge(); // L2 is there again
+/// assert!(outbox.poll(now).is_some());
+/// outbox.acknowledge();
+/// assert!(!outbox.holds(&key));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outbox {
+    waiting: Waiting,
+    /// The batch under way; at most one, so that a node that comes back does not flood L2.
+    sent: Option<Sent>,
+    /// Nothing is sent before this.
+    resume_at: Moment,
+    /// How often in a row a batch was not acknowledged.
+    failures: u32,
+    overflows: u64,
+    remembered: Remembered,
+    witness: Witness,
+}
+
+/// What is to be invalidated in one step.
+///
+/// ```
+/// assert_ne!(nearfar_core::Batch::Everything, nearfar_core::Batch::Keys(vec![]));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Batch {
+    /// These keys.
+    Keys(Vec<Bytes>),
+    /// Every key: the floor rises.
+    Everything,
+}
+
+/// Keys, or everything, that wait to be invalidated.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Waiting {
+    keys: BTreeMap<Bytes, Wait>,
+    /// The length of all keys.
+    bytes: usize,
+    everything: Option<Wait>,
+    /// Nothing of it may be sent before this; what may be sent then is looked up then.
+    look_at: Option<Moment>,
+}
+
+/// Since when something waits, and until when it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Wait {
+    since: Moment,
+    /// The change that it stands for may be executed until then: an invalidation before it could be overtaken.
+    not_before: Moment,
+}
+
+impl Wait {
+    fn and(self, other: Wait) -> Wait {
+        Wait { since: self.since.min(other.since), not_before: self.not_before.max(other.not_before) }
+    }
+}
+
+/// A batch under way, as it waited.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sent {
+    keys: BTreeMap<Bytes, Wait>,
+    everything: Option<Wait>,
+}
+
+impl Outbox {
+    /// How many keys wait at the most: beyond it, or beyond [`MAX_BYTES`](Self::MAX_BYTES), they become one raise of
+    /// the floor.
+    pub const MAX_KEYS: usize = 10_000;
+    /// How many bytes of keys wait at the most.
+    pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+    /// How many keys one step invalidates at the most, and how many bytes of keys: it holds up everything else.
+    const BATCH_KEYS: usize = 1_000;
+    const BATCH_BYTES: usize = 1024 * 1024;
+    /// For how long acknowledged changes are remembered at least, unless there are too many.
+    pub const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+    /// The pause after a failure; it doubles with each further one.
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// A change of the key was not acknowledged. It may still be executed until `not_before`.
+    pub fn add(&mut self, now: Moment, key: Bytes, not_before: Moment) {
+        self.waiting.add(key, Wait { since: now, not_before });
+        self.limit();
+    }
+
+    /// A clear was not acknowledged. It may still be executed until `not_before`.
+    pub fn add_everything(&mut self, now: Moment, not_before: Moment) {
+        self.waiting.add_everything(Wait { since: now, not_before });
+    }
+
+    fn limit(&mut self) {
+        if self.waiting.keys.len() > Self::MAX_KEYS || self.waiting.bytes > Self::MAX_BYTES {
+            self.overflows += 1;
+            self.waiting.overflow();
+        }
+    }
+
+    /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        let sent = self.sent.as_ref();
+        self.waiting.everything.is_some()
+            || self.waiting.keys.contains_key(key)
+            || sent.is_some_and(|sent| sent.everything.is_some() || sent.keys.contains_key(key))
+    }
+
+    /// Whether a change of this key that was given up may still be executed: one that is made now could be overtaken.
+    /// `None` asks for all keys.
+    pub fn may_be_overtaken(&self, key: Option<&[u8]>, now: Moment) -> bool {
+        let late = |wait: &Wait| now < wait.not_before;
+        let keys = &self.waiting.keys;
+        let of_key = key.map_or_else(|| keys.values().any(late), |key| keys.get(key).is_some_and(late));
+        of_key || self.waiting.everything.as_ref().is_some_and(late)
+    }
+
+    /// The batch to send now, if one is due and none is under way. Then say what became of it:
+    /// [`acknowledge`](Self::acknowledge) or [`fail`](Self::fail).
+    pub fn poll(&mut self, now: Moment) -> Option<Batch> {
+        if self.sent.is_some() || now < self.resume_at {
+            return None;
+        }
+        let sent = self.waiting.take(now, Self::BATCH_KEYS, Self::BATCH_BYTES)?;
+        let batch = match sent.everything {
+            Some(_) => Batch::Everything,
+            None => Batch::Keys(sent.keys.keys().cloned().collect()),
+        };
+        self.sent = Some(sent);
+        Some(batch)
+    }
+
+    /// When to poll next.
+    pub fn due(&self) -> Moment {
+        if self.sent.is_some() {
+            return Moment::NEVER;
+        }
+        self.waiting.look_at.map_or(Moment::NEVER, |look_at| look_at.max(self.resume_at))
+    }
+
+    /// L2 has executed the batch under way, and this node has applied it to L1.
+    pub fn acknowledge(&mut self) {
+        self.sent = None;
+        self.failures = 0;
+        self.resume_at = Moment::default();
+    }
+
+    /// L2 has not acknowledged the batch under way: it waits again. Whether it was executed does not matter, one more
+    /// invalidation does no harm.
+    pub fn fail(&mut self, now: Moment) {
+        let Some(sent) = self.sent.take() else { return };
+        for (key, wait) in sent.keys {
+            self.waiting.add(key, wait);
+        }
+        if let Some(wait) = sent.everything {
+            self.waiting.add_everything(wait);
+        }
+        let pause = Self::FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(16));
+        self.resume_at = now + pause.min(Self::LONGEST_PAUSE);
+        self.failures += 1;
+        self.limit();
+    }
+
+    /// L2 has shown that it is there: no more pause.
+    pub fn nudge(&mut self) {
+        self.failures = 0;
+        self.resume_at = Moment::default();
+    }
+
+    /// How many keys wait, or are under way. Everything counts as one.
+    pub fn depth(&self) -> usize {
+        let sent = self.sent.as_ref();
+        let sent = sent.map_or(0, |sent| sent.keys.len() + usize::from(sent.everything.is_some()));
+        self.waiting.keys.len() + usize::from(self.waiting.everything.is_some()) + sent
+    }
+
+    /// Since when the longest waits.
+    pub fn oldest(&self) -> Option<Moment> {
+        let sent = self.sent.iter().flat_map(|sent| sent.keys.values().chain(&sent.everything));
+        sent.chain(self.waiting.keys.values()).chain(&self.waiting.everything).map(|wait| wait.since).min()
+    }
+
+    /// How often too many keys waited.
+    pub fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    /// What waits, or is under way, for a last report.
+    pub fn left(&self) -> Option<Batch> {
+        let sent = self.sent.as_ref();
+        if self.waiting.everything.is_some() || sent.is_some_and(|sent| sent.everything.is_some()) {
+            return Some(Batch::Everything);
+        }
+        let keys = sent.into_iter().flat_map(|sent| sent.keys.keys()).chain(self.waiting.keys.keys());
+        let keys: Vec<Bytes> = keys.cloned().collect();
+        (!keys.is_empty()).then_some(Batch::Keys(keys))
+    }
+
+    /// L2 has acknowledged a change by this node, with that number. If the chain of messages has passed that number
+    /// without it, the history that had it is lost, and it is added again.
+    pub fn remember(&mut self, now: Moment, change: Batch, version: Version) {
+        self.remembered.turn(now);
+        let lost = !self.witness.acknowledged(version);
+        match change {
+            Batch::Keys(keys) => {
+                for key in keys {
+                    if lost {
+                        self.add(now, key.clone(), now);
+                    }
+                    self.remembered.add(key);
+                }
+            }
+            Batch::Everything => {
+                if lost {
+                    self.add_everything(now, now);
+                }
+                self.remembered.everything = true;
+            }
+        }
+    }
+
+    /// The message of a change by this node has come, in its place of the chain.
+    pub fn hear(&mut self, version: Version) {
+        self.witness.heard(version);
+    }
+
+    /// Every message up to this number has been heard. `false` if L2 has acknowledged one that is not among them: then
+    /// history is another one now, which lacks it, and all that this node knows of the old one is worth nothing (race
+    /// R30).
+    pub fn pass(&mut self, version: Version) -> bool {
+        self.witness.passed(version)
+    }
+
+    /// The history that acknowledged the changes so far may be lost, and the chain begins anew at this number: what is
+    /// remembered of them waits to be sent once more. Returns how many keys; everything counts as one.
+    pub fn reissue(&mut self, now: Moment, adopted: Version) -> usize {
+        self.witness = Witness { passed: adopted, ..Witness::default() };
+        let remembered = std::mem::take(&mut self.remembered);
+        let (old, young) = (remembered.old.keys, remembered.young.keys);
+        let count = old.union(&young).count() + usize::from(remembered.everything);
+        if remembered.everything {
+            self.add_everything(now, now);
+        }
+        for key in old.into_iter().chain(young) {
+            self.add(now, key, now);
+        }
+        count
+    }
+}
+
+/// Watches that what L2 has acknowledged to this node is in the chain of messages, by numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Witness {
+    /// Acknowledged, not heard yet.
+    acknowledged: BTreeSet<Version>,
+    /// Heard, not acknowledged yet. Some never are, so only the greatest are kept.
+    heard: BTreeSet<Version>,
+    /// Up to here all was heard.
+    passed: Version,
+}
+
+impl Witness {
+    /// A few more than there can be changes under way.
+    const MOST_HEARD: usize = 8_192;
+
+    /// `false` if it should have been heard by now.
+    fn acknowledged(&mut self, version: Version) -> bool {
+        if self.heard.remove(&version) {
+            return true;
+        }
+        let may_come = version > self.passed;
+        if may_come {
+            self.acknowledged.insert(version);
+        }
+        may_come
+    }
+
+    fn heard(&mut self, version: Version) {
+        if !self.acknowledged.remove(&version) {
+            self.heard.insert(version);
+            if self.heard.len() > Self::MOST_HEARD {
+                self.heard.pop_first();
+            }
+        }
+    }
+
+    fn passed(&mut self, version: Version) -> bool {
+        self.passed = self.passed.max(version);
+        self.acknowledged.first().is_none_or(|first| *first > version)
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, key: Bytes, wait: Wait) {
+        // Everything includes the key.
+        if let Some(everything) = &mut self.everything {
+            *everything = everything.and(wait);
+            return;
+        }
+        self.look_at(wait);
+        let len = key.len();
+        let known = self.keys.entry(key).or_insert_with(|| {
+            self.bytes += len;
+            wait
+        });
+        *known = known.and(wait);
+    }
+
+    fn add_everything(&mut self, wait: Wait) {
+        self.look_at(wait);
+        self.everything = Some(self.everything.map_or(wait, |known| known.and(wait)));
+        self.overflow();
+    }
+
+    /// Keys become everything.
+    fn overflow(&mut self) {
+        self.bytes = 0;
+        let keys = std::mem::take(&mut self.keys);
+        self.everything = keys.into_values().chain(self.everything).reduce(Wait::and);
+    }
+
+    fn look_at(&mut self, wait: Wait) {
+        self.look_at = self.look_at.into_iter().chain([wait.not_before]).min();
+    }
+
+    fn take(&mut self, now: Moment, most_keys: usize, most_bytes: usize) -> Option<Sent> {
+        let taken = self.take_ready(now, most_keys, most_bytes);
+        self.look_at = self.keys.values().chain(&self.everything).map(|wait| wait.not_before).min();
+        taken
+    }
+
+    fn take_ready(&mut self, now: Moment, most_keys: usize, most_bytes: usize) -> Option<Sent> {
+        if let Some(everything) = self.everything.take_if(|everything| everything.not_before <= now) {
+            return Some(Sent { keys: BTreeMap::new(), everything: Some(everything) });
+        }
+        let mut room = most_bytes;
+        let ready = self.keys.iter().filter(|(_, wait)| wait.not_before <= now).take(most_keys);
+        let chosen = ready.take_while(|(key, _)| {
+            let fits = room > 0;
+            room = room.saturating_sub(key.len());
+            fits
+        });
+        let keys: BTreeMap<Bytes, Wait> = chosen.map(|(key, wait)| (key.clone(), *wait)).collect();
+        self.keys.retain(|key, _| !keys.contains_key(key));
+        self.bytes -= keys.keys().map(Bytes::len).sum::<usize>();
+        (!keys.is_empty()).then_some(Sent { keys, everything: None })
+    }
+}
+
+/// Acknowledged changes of the last one or two spans of [`Outbox::REMEMBERED_FOR`], each key once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Remembered {
+    young: Span,
+    old: Span,
+    everything: bool,
+    turned_at: Moment,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Span {
+    keys: BTreeSet<Bytes>,
+    bytes: usize,
+}
+
+impl Span {
+    fn is_full(&self) -> bool {
+        self.keys.len() >= Outbox::MAX_KEYS / 2 || self.bytes >= Outbox::MAX_BYTES / 2
+    }
+}
+
+impl Remembered {
+    fn add(&mut self, key: Bytes) {
+        let len = key.len();
+        if self.young.keys.insert(key) {
+            self.young.bytes += len;
+        }
+    }
+
+    /// Begins a new span when the present one is over, or full.
+    fn turn(&mut self, now: Moment) {
+        let age = now.since(self.turned_at);
+        if age < Outbox::REMEMBERED_FOR && !self.young.is_full() {
+            return;
+        }
+        let young = std::mem::take(&mut self.young);
+        let is_recent = age < 2 * Outbox::REMEMBERED_FOR;
+        self.old = if is_recent { young } else { Span::default() };
+        self.everything &= is_recent;
+        self.turned_at = now;
+    }
+}

@@ -1,0 +1,299 @@
+//! What becomes of invalidations that the store has not acknowledged, and of those that it has lost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar_core::{Batch, Moment, Outbox, Version};
+use proptest::prelude::*;
+
+const NOW: Moment = Moment::from_micros(1_000_000_000);
+
+fn key(number: usize) -> Bytes {
+    number.to_string().into()
+}
+
+fn keys(numbers: impl IntoIterator<Item = usize>) -> Batch {
+    Batch::Keys(numbers.into_iter().map(key).collect())
+}
+
+fn with(numbers: impl IntoIterator<Item = usize>) -> Outbox {
+    let mut outbox = Outbox::default();
+    numbers.into_iter().for_each(|number| outbox.add(NOW, key(number), NOW));
+    outbox
+}
+
+/// Sends all that is due, as L2 acknowledges it.
+fn sent(outbox: &mut Outbox, now: Moment) -> Vec<Batch> {
+    std::iter::from_fn(|| {
+        let batch = outbox.poll(now)?;
+        outbox.acknowledge();
+        Some(batch)
+    })
+    .collect()
+}
+
+#[test]
+fn a_key_waits_once_however_often_it_changed_and_since_the_first_time() {
+    let mut outbox = with([1, 2]);
+    outbox.add(NOW + Duration::from_secs(3), key(1), NOW);
+    assert_eq!((outbox.depth(), outbox.oldest()), (2, Some(NOW)));
+    assert_eq!(sent(&mut outbox, NOW), [keys([1, 2])]);
+    assert_eq!((outbox.depth(), outbox.oldest()), (0, None));
+}
+
+#[test]
+fn one_batch_is_under_way_at_a_time_and_its_keys_count_as_waiting() {
+    let mut outbox = with([1]);
+    assert_eq!(outbox.poll(NOW), Some(keys([1])));
+    outbox.add(NOW, key(2), NOW);
+    assert_eq!((outbox.poll(NOW), outbox.due()), (None, Moment::NEVER));
+    assert_eq!((outbox.depth(), outbox.left()), (2, Some(keys([1, 2]))));
+    assert!(outbox.holds(b"1") && outbox.holds(b"2") && !outbox.holds(b"3"));
+    outbox.acknowledge();
+    assert_eq!(outbox.poll(NOW), Some(keys([2])));
+}
+
+/// The key changed again while its invalidation was under way: that one may have been executed before the change.
+#[test]
+fn a_key_that_is_added_while_it_is_under_way_is_sent_again() {
+    let mut outbox = with([1]);
+    assert_eq!(outbox.poll(NOW), Some(keys([1])));
+    outbox.add(NOW, key(1), NOW);
+    outbox.acknowledge();
+    assert_eq!(sent(&mut outbox, NOW), [keys([1])]);
+}
+
+#[test]
+fn what_fails_is_tried_again_after_pauses_that_grow_up_to_a_second() {
+    let mut outbox = with([1]);
+    let mut now = NOW;
+    let mut pauses = Vec::new();
+    for _ in 0..9 {
+        assert!(outbox.poll(now).is_some());
+        outbox.fail(now);
+        pauses.push(outbox.due().since(now));
+        assert_eq!(outbox.poll(now), None);
+        now = outbox.due();
+    }
+    let millis: Vec<u128> = pauses.iter().map(Duration::as_millis).collect();
+    assert_eq!(millis, [20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
+    assert_eq!(outbox.oldest(), Some(NOW));
+    assert!(outbox.poll(now).is_some());
+    outbox.fail(now);
+    outbox.nudge();
+    assert_eq!(sent(&mut outbox, now), [keys([1])], "L2 is back, so there is nothing to wait for");
+}
+
+/// The change that timed out may still be executed. An invalidation before it would be overtaken by it.
+#[test]
+fn nothing_is_sent_while_its_change_may_still_be_executed() {
+    let late = NOW + Duration::from_secs(1);
+    let mut outbox = with([2]);
+    outbox.add(NOW, key(1), late);
+    assert!(outbox.may_be_overtaken(Some(b"1"), NOW) && outbox.may_be_overtaken(None, NOW));
+    assert!(!outbox.may_be_overtaken(Some(b"2"), NOW));
+    assert_eq!(sent(&mut outbox, NOW), [keys([2])]);
+    assert_eq!(outbox.due(), late);
+    assert!(outbox.holds(b"1"));
+    assert!(!outbox.may_be_overtaken(Some(b"1"), late));
+    assert_eq!(sent(&mut outbox, late), [keys([1])]);
+}
+
+#[test]
+fn too_many_keys_become_one_raise_of_the_floor() {
+    let mut outbox = with(0..Outbox::MAX_KEYS);
+    assert_eq!((outbox.depth(), outbox.overflows()), (Outbox::MAX_KEYS, 0));
+    outbox.add(NOW, key(Outbox::MAX_KEYS), NOW + Duration::from_secs(1));
+    assert_eq!((outbox.depth(), outbox.overflows(), outbox.oldest()), (1, 1, Some(NOW)));
+    assert!(outbox.holds(b"anything"));
+    assert_eq!(sent(&mut outbox, NOW), [], "one of them may still be executed");
+    outbox.add(NOW, key(1), NOW);
+    assert_eq!((outbox.depth(), outbox.left()), (1, Some(Batch::Everything)));
+    assert_eq!(sent(&mut outbox, NOW + Duration::from_secs(1)), [Batch::Everything]);
+    assert_eq!(outbox.depth(), 0);
+}
+
+#[test]
+fn too_many_bytes_of_keys_become_one_raise_of_the_floor() {
+    let mut outbox = Outbox::default();
+    for number in 0..17_u8 {
+        outbox.add(NOW, Bytes::from(vec![number; 1024 * 1024]), NOW);
+    }
+    assert_eq!((outbox.depth(), outbox.overflows()), (1, 1));
+}
+
+#[test]
+fn many_keys_go_in_batches() {
+    let mut outbox = with(0..2_500);
+    let sizes: Vec<usize> = sent(&mut outbox, NOW).iter().map(count).collect();
+    assert_eq!(sizes, [1_000, 1_000, 500]);
+
+    let mut outbox = Outbox::default();
+    for number in 0..3_u8 {
+        outbox.add(NOW, Bytes::from(vec![number; 1024 * 1024]), NOW);
+    }
+    assert_eq!(sent(&mut outbox, NOW).len(), 3, "keys may be long");
+}
+
+fn count(batch: &Batch) -> usize {
+    match batch {
+        Batch::Keys(keys) => keys.len(),
+        Batch::Everything => 0,
+    }
+}
+
+#[test]
+fn what_was_acknowledged_lately_is_sent_again_if_history_is_lost() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    outbox.remember(NOW + Outbox::REMEMBERED_FOR / 2, keys([2]), Version::new(6));
+    outbox.remember(NOW + Outbox::REMEMBERED_FOR, keys([2, 3]), Version::new(7));
+    assert_eq!(outbox.reissue(NOW, Version::new(6)), 3);
+    assert_eq!(sent(&mut outbox, NOW), [keys([1, 2, 3])]);
+    assert_eq!(outbox.reissue(NOW, Version::new(6)), 0, "once");
+}
+
+#[test]
+fn what_was_acknowledged_long_ago_is_not() {
+    let mut outbox = Outbox::default();
+    let long_after = NOW + 2 * Outbox::REMEMBERED_FOR;
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    outbox.remember(NOW, Batch::Everything, Version::new(6));
+    outbox.remember(long_after, keys([2]), Version::new(7));
+    outbox.reissue(long_after, Version::new(6));
+    assert_eq!(sent(&mut outbox, long_after), [keys([2])]);
+}
+
+#[test]
+fn a_clear_is_remembered_too() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    outbox.remember(NOW, Batch::Everything, Version::new(6));
+    outbox.reissue(NOW, Version::new(4));
+    assert_eq!(sent(&mut outbox, NOW), [Batch::Everything]);
+}
+
+#[test]
+fn no_more_is_remembered_than_there_may_wait() {
+    let mut outbox = Outbox::default();
+    for number in 0..30_000 {
+        outbox.remember(NOW, keys([number]), Version::new(5 + number as u64));
+    }
+    let count = outbox.reissue(NOW, Version::new(4));
+    assert!((Outbox::MAX_KEYS / 2..=Outbox::MAX_KEYS).contains(&count), "{count}");
+    assert_eq!(outbox.overflows(), 0);
+}
+
+/// R30: a failover lost a change that this node was told is done, before its message came. The chain goes on without.
+#[test]
+fn a_chain_that_passes_an_acknowledged_change_without_it_is_of_another_history() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    assert!(outbox.pass(Version::new(4)), "it may still come");
+    assert!(!outbox.pass(Version::new(6)));
+    assert_eq!(outbox.reissue(NOW, Version::new(6)), 1);
+    assert!(outbox.pass(Version::new(7)));
+}
+
+#[test]
+fn an_acknowledged_change_that_is_heard_is_accounted_for_in_either_order() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    outbox.hear(Version::new(5));
+    assert!(outbox.pass(Version::new(5)));
+    outbox.hear(Version::new(6));
+    assert!(outbox.pass(Version::new(7)));
+    outbox.remember(NOW, keys([2]), Version::new(6));
+    assert!(outbox.pass(Version::new(8)));
+    assert_eq!(outbox.depth(), 0);
+}
+
+/// The acknowledgement was under way while a failover lost its change and the chain went on without it.
+#[test]
+fn a_change_that_is_acknowledged_after_the_chain_has_passed_it_is_sent_again() {
+    let mut outbox = Outbox::default();
+    assert!(outbox.pass(Version::new(6)));
+    outbox.remember(NOW, keys([1]), Version::new(5));
+    assert_eq!(sent(&mut outbox, NOW), [keys([1])]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(usize),
+    AddEverything,
+    Poll,
+    Acknowledge,
+    Fail,
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..5_usize).prop_map(Step::Add),
+        1 => Just(Step::AddEverything),
+        4 => Just(Step::Poll),
+        2 => Just(Step::Acknowledge),
+        2 => Just(Step::Fail),
+        2 => (0..2_000_u64).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, a change that was added is in a batch that was polled after it and acknowledged, or waits.
+    #[test]
+    fn nothing_is_lost(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut outbox = Outbox::default();
+        let mut now = NOW;
+        let mut owed = std::collections::BTreeSet::new();
+        let mut under_way: Option<(Batch, std::collections::BTreeSet<usize>)> = None;
+        for step in steps {
+            match step {
+                Step::Add(number) => {
+                    outbox.add(now, key(number), now);
+                    owed.insert(number);
+                    if let Some((_, covers)) = &mut under_way {
+                        covers.remove(&number);
+                    }
+                }
+                Step::AddEverything => {
+                    outbox.add_everything(now, now);
+                    owed.extend(0..5);
+                    if let Some((_, covers)) = &mut under_way {
+                        covers.clear();
+                    }
+                }
+                Step::Poll => {
+                    if let Some(batch) = outbox.poll(now) {
+                        prop_assert!(under_way.is_none());
+                        let covers = match &batch {
+                            Batch::Everything => (0..5).collect(),
+                            Batch::Keys(keys) => keys.iter().map(|key| {
+                                std::str::from_utf8(key).unwrap().parse().unwrap()
+                            }).collect(),
+                        };
+                        under_way = Some((batch, covers));
+                    }
+                }
+                Step::Acknowledge => {
+                    if let Some((_, covers)) = under_way.take() {
+                        outbox.acknowledge();
+                        owed.retain(|number| !covers.contains(number));
+                    }
+                }
+                Step::Fail => if under_way.take().is_some() {
+                    outbox.fail(now);
+                },
+                Step::Pass(millis) => now = now + Duration::from_millis(millis),
+            }
+            for number in &owed {
+                prop_assert!(outbox.holds(&key(*number)), "{number} is owed");
+            }
+            prop_assert_eq!(outbox.depth() == 0, outbox.left().is_none());
+            prop_assert!(outbox.depth() > 0 || owed.is_empty());
+            prop_assert_eq!(outbox.depth() > 0, outbox.oldest().is_some());
+            if under_way.is_none() && outbox.depth() > 0 {
+                prop_assert!(outbox.due() < Moment::NEVER, "it will be sent");
+            }
+        }
+    }
+}

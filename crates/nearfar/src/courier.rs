@@ -1,0 +1,81 @@
+//! Sends what waits in the outbox of a cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearfar_core::backend::L2Error;
+use nearfar_core::{Batch, Change, Moment, Namespace, Version};
+
+use crate::agreement::Agreement;
+use crate::link::LinkContext;
+use crate::member::Follows;
+
+pub(crate) struct Courier {
+    pub(crate) namespace: Namespace,
+    pub(crate) held: Arc<dyn Follows>,
+    pub(crate) agreement: Arc<Agreement>,
+    pub(crate) fence_window: Duration,
+}
+
+impl Courier {
+    /// The batch to send now, if one is due.
+    pub(crate) fn poll(&self, now: Moment) -> Option<Batch> {
+        self.held.outbox().with(|outbox| outbox.poll(now))
+    }
+
+    /// When to poll next.
+    pub(crate) fn due(&self) -> Moment {
+        self.held.outbox().with(|outbox| outbox.due())
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.outbox().with(|outbox| outbox.depth() == 0)
+    }
+
+    /// L2 has shown that it is there.
+    pub(crate) fn nudge(&self) {
+        self.held.outbox().with(nearfar_core::Outbox::nudge);
+    }
+
+    /// What was not delivered.
+    pub(crate) fn left(&self) -> Option<Batch> {
+        self.held.outbox().with(|outbox| outbox.left())
+    }
+
+    /// Sends a batch, and says whether L2 has acknowledged it.
+    pub(crate) async fn deliver(&self, context: &LinkContext, batch: &Batch) -> bool {
+        let outcome = context.bounded(self.send(context, batch)).await;
+        let now = context.clock.now();
+        let Ok(version) = outcome else {
+            self.held.outbox().with(|outbox| outbox.fail(now));
+            return false;
+        };
+        // Applied here first: who finds the outbox empty finds the fence raised.
+        self.apply(batch, version);
+        self.held.outbox().with(|outbox| {
+            outbox.acknowledge();
+            outbox.remember(now, batch.clone(), version);
+        });
+        true
+    }
+
+    async fn send(&self, context: &LinkContext, batch: &Batch) -> Result<Version, L2Error> {
+        // Nodes that disagree on the window must not write; their operator hears of it from each change.
+        self.agreement.reach(&*context.l2).await.map_err(|_| L2Error::Unreachable)?;
+        let change = match batch {
+            Batch::Keys(keys) => Change::invalidate(context.node, keys.clone(), self.fence_window),
+            Batch::Everything => Change::clear(context.node),
+        };
+        let deadline = context.deadline().ok_or(L2Error::Unreachable)?;
+        context.l2.change(&self.namespace, change.by(deadline)).await
+    }
+
+    /// A panic of user code leaves the rest to the message of this very change, which is on its way.
+    fn apply(&self, batch: &Batch, version: Version) {
+        let held = std::panic::AssertUnwindSafe(&self.held);
+        let _ = std::panic::catch_unwind(|| match batch {
+            Batch::Keys(keys) => held.apply(version, keys),
+            Batch::Everything => held.apply_clear(version, false),
+        });
+    }
+}

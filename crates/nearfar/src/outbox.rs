@@ -1,0 +1,46 @@
+//! The outbox of a cache, shared by those who fill it and the receive loop, which empties it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nearfar_core::Outbox;
+use tokio::sync::mpsc;
+
+use crate::link::Order;
+
+pub(crate) struct SharedOutbox {
+    outbox: Mutex<Outbox>,
+    /// Whether anything waits: a read of L2 asks without taking the lock.
+    in_use: AtomicBool,
+    /// To the receive loop.
+    orders: mpsc::WeakUnboundedSender<Order>,
+}
+
+impl SharedOutbox {
+    pub(crate) fn new(orders: mpsc::WeakUnboundedSender<Order>) -> Self {
+        Self { outbox: Mutex::default(), in_use: AtomicBool::new(false), orders }
+    }
+
+    /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
+    pub(crate) fn holds(&self, key: &[u8]) -> bool {
+        self.in_use.load(Ordering::Acquire) && self.lock().holds(key)
+    }
+
+    /// Does something with the outbox, and wakes the loop if there is something to send now.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut outbox = self.lock();
+        let (due, outcome) = (outbox.due(), work(&mut outbox));
+        self.in_use.store(outbox.depth() > 0, Ordering::Release);
+        let sooner = outbox.due() < due;
+        drop(outbox);
+        if sooner && let Some(orders) = self.orders.upgrade() {
+            // A loop that has ended sends nothing any more.
+            let _ = orders.send(Order::Look);
+        }
+        outcome
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
