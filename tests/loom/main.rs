@@ -1,0 +1,1 @@
+//! Every interleaving of a few threads at the gate.

@@ -1,0 +1,1 @@
+//! Every state that the protocol can get into, within bounds.

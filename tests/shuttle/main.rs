@@ -1,0 +1,1 @@
+//! Many interleavings of threads at the flight table.

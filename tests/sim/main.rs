@@ -1,0 +1,1 @@
+//! Whole nodes on a simulated network, on virtual time.
