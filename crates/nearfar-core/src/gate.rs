@@ -79,7 +79,7 @@ struct Stripe {
 /// let raised = gate.raise(b"key", Version::new(4));
 /// assert!(before < raised.height() && raised.height() < Height::TOP);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Height(u64);
 
 impl Height {
@@ -100,7 +100,7 @@ impl Height {
 /// Taken before a read or a load; whoever comes back with a value shows it to be admitted.
 ///
 /// Only the gate makes one and it cannot be cloned, so a fill that forgot its ticket does not compile.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, Hash)]
 #[must_use = "a ticket that is not shown at the gate protects nothing"]
 pub struct Ticket {
     stripe: usize,

@@ -139,7 +139,7 @@ pub struct Fill {
 /// ```
 /// assert_ne!(nearfar_core::FillOutcome::Stored, nearfar_core::FillOutcome::Refused);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FillOutcome {
     /// It is in L2 now.
     Stored,
