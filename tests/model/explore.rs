@@ -100,6 +100,11 @@ fn answers_to_reads_and_changes_are_lost() {
 }
 
 #[test]
+fn answers_to_clears_are_lost() {
+    explore("answers to clears are lost", scenario::LOST_ANSWERS_TO_CLEARS);
+}
+
+#[test]
 fn changes_overtake_each_other() {
     explore("changes overtake each other", scenario::OVERTAKEN);
 }
@@ -127,6 +132,11 @@ fn a_failover_loses_a_change() {
 #[test]
 fn a_failover_loses_a_nodes_own_changes() {
     explore("a failover loses a node's own changes", scenario::OWN_LOST);
+}
+
+#[test]
+fn a_failover_loses_a_clear() {
+    explore("a failover loses a clear", scenario::CLEAR_LOST);
 }
 
 #[test]

@@ -180,6 +180,13 @@ pub(crate) const LOST_ANSWERS_TO_READS: Scenario = Scenario {
     ..PAIR
 };
 
+pub(crate) const LOST_ANSWERS_TO_CLEARS: Scenario = Scenario {
+    nodes: 1,
+    budget: Budget { ticks: 2, clears: 1, reads: 1, failures: 1, ..NOTHING },
+    reaches: &[SETTLED, QUEUED, CHANGE_LATE, UNWATCHED],
+    ..PAIR
+};
+
 pub(crate) const OVERTAKEN: Scenario = Scenario {
     nodes: 1,
     budget: Budget { ticks: 2, sets: 1, invalidations: 1, failures: 1, ..NOTHING },
@@ -219,6 +226,13 @@ pub(crate) const FAILOVER: Scenario = Scenario {
 pub(crate) const OWN_LOST: Scenario = Scenario {
     nodes: 1,
     budget: Budget { ticks: 2, sets: 1, invalidations: 1, replications: 1, failovers: 1, ..NOTHING },
+    reaches: &[SETTLED, TAIL_LOST, RESYNCED, REPAIRED],
+    ..PAIR
+};
+
+pub(crate) const CLEAR_LOST: Scenario = Scenario {
+    nodes: 1,
+    budget: Budget { ticks: 2, clears: 1, replications: 1, failovers: 1, ..NOTHING },
     reaches: &[SETTLED, TAIL_LOST, RESYNCED, REPAIRED],
     ..PAIR
 };

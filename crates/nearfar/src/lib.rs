@@ -38,15 +38,17 @@
 //! * A value served from L1 was overwritten in L2 at most [`max_staleness`](CacheBuilder::max_staleness) ago, whatever
 //!   happens to the link, unless [`disconnected`](CacheBuilder::disconnected) allows more.
 //! * A slow loader never puts an old value back over a newer one, in L1 or in L2.
-//! * A change that L2 has not acknowledged is never reported as done.
+//! * A change that L2 has not acknowledged is never reported as done, and is invalidated until L2 has acknowledged that.
+//! * Invalidations that L2 acknowledged and lost, in a failover say, are issued again.
 //!
 //! # What is not
 //!
 //! * Writers that change the database and tell nobody are seen when the ttl is over.
-//! * An invalidation that fails is reported to its caller; it is not repeated yet.
+//! * What waits in the outbox when a process dies is lost; the ttl is what helps.
 //! * Two nodes that `set` the same key at once are ordered by L2, not by which of them read the database last: where that
 //!   matters, `invalidate`.
-//! * Redis losing acknowledged writes (a failover, an eviction of young tombstones) can bring an old value back.
+//! * Between Redis's losing an acknowledged invalidation and its being issued again, the old value is read. Redis
+//!   evicting young tombstones can bring an old value back.
 //!
 //! `docs/consistency.md` has each guarantee with its assumptions and the test that shows it.
 //!
