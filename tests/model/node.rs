@@ -212,8 +212,8 @@ impl Node {
         self.copies[key].take_if(|copy| copy.version < version);
     }
 
-    fn forget(&mut self) {
-        self.gate.forget();
+    fn forget(&mut self, version: Version) {
+        self.gate.clear(version);
         self.copies.fill(None);
     }
 
@@ -244,7 +244,7 @@ impl Node {
     /// L2 has acknowledged it.
     pub(crate) fn end_change(&mut self, pending: &Pending, version: Version, now: Moment) {
         if pending.kind == ChangeKind::Clear {
-            self.forget();
+            self.forget(version);
             self.own_clear = version;
         }
         for (key, revision) in &pending.keys {
@@ -280,7 +280,7 @@ impl Node {
             self.own[*key] = self.own[*key].max(*revision);
         }
         if pending.kind == ChangeKind::Clear {
-            self.forget();
+            self.forget(Version::UNKNOWN);
         }
     }
 
@@ -301,7 +301,7 @@ impl Node {
         let Reply::Executed(version) = reply else { return self.outbox.fail(now) };
         match &delivery.batch {
             Batch::Keys(keys) => keys.iter().for_each(|key| self.settle(key_of(key), version)),
-            Batch::Everything => self.forget(),
+            Batch::Everything => self.forget(version),
         }
         self.outbox.acknowledge();
         self.remember(now, delivery.batch, version);
@@ -418,7 +418,7 @@ impl Node {
             MessageBody::Clear => {
                 let known = message.origin == self.id && message.sequence == self.own_clear;
                 if !known {
-                    self.forget();
+                    self.forget(message.sequence);
                 }
             }
         }
