@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nearfar_core::{
     Batch, BeatId, Disconnected, Echo, Fill, FillOutcome, Follower, FollowerOptions, Gate, Height, Message,
-    MessageBody, Moment, NodeId, Outbox, Proof, Replay, Standing, Ticket, Version,
+    MessageBody, Moment, NodeId, Outbox, Proof, Replay, Setback, Standing, Ticket, Version,
 };
 
 use crate::scenario::{MAX_STALENESS, Mutant};
@@ -95,6 +95,7 @@ pub(crate) struct Pending {
     pub(crate) keys: Vec<(usize, Revision)>,
     pub(crate) kind: ChangeKind,
     ticket: Arc<Ticket>,
+    began: Moment,
     executed_by: Moment,
 }
 
@@ -234,10 +235,10 @@ impl Node {
         kind: ChangeKind,
         keys: Vec<(usize, Revision)>,
         request: Request,
-        executed_by: Moment,
+        (began, executed_by): (Moment, Moment),
     ) {
         let ticket = Arc::new(self.gate.ticket(&key_bytes(keys[0].0)));
-        let pending = Pending { request: Some(request), reply: None, keys, kind, ticket, executed_by };
+        let pending = Pending { request: Some(request), reply: None, keys, kind, ticket, began, executed_by };
         self.changes.push(pending);
     }
 
@@ -254,6 +255,9 @@ impl Node {
             self.own[*key] = self.own[*key].max(*revision);
         }
         self.remember(now, pending.as_batch(), version);
+        if pending.kind != ChangeKind::Clear {
+            self.outbox.strike_out(&key_bytes(pending.keys[0].0), pending.began);
+        }
         if pending.kind == ChangeKind::Set {
             let (key, revision) = pending.keys[0];
             let copy = Copy { version, revision, generation: pending.ticket.generation() };
@@ -298,7 +302,7 @@ impl Node {
 
     /// L2 has acknowledged a batch of the outbox, or refused it.
     pub(crate) fn end_delivery(&mut self, delivery: Delivery, reply: Reply, now: Moment) {
-        let Reply::Executed(version) = reply else { return self.outbox.fail(now) };
+        let Reply::Executed(version) = reply else { return self.outbox.fail(now, Setback::Refused) };
         match &delivery.batch {
             Batch::Keys(keys) => keys.iter().for_each(|key| self.settle(key_of(key), version)),
             Batch::Everything => self.forget(version),
@@ -456,7 +460,9 @@ impl Node {
     fn resynced(&mut self, now: Moment) {
         self.copies.fill(None);
         let adopted = self.follower.applied().unwrap_or_default();
-        self.outbox.reissue(now, adopted);
+        if self.outbox.reissue(now, adopted) > 0 {
+            self.gate.forget_copies();
+        }
     }
 
     pub(crate) fn handle_doubt(&mut self) {

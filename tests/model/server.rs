@@ -24,6 +24,8 @@ pub(crate) enum Effect {
 pub(crate) struct Request {
     pub(crate) change: Change,
     pub(crate) effect: Effect,
+    /// Whether an earlier `set` may be executed behind it. Its caller is told that it is not the last word.
+    pub(crate) may_be_overtaken: bool,
 }
 
 impl Request {
@@ -97,6 +99,9 @@ impl Server {
         database: &[Revision],
     ) -> Option<(Version, Bytes)> {
         let executed = self.partition.change(now, &request.change)?;
+        if request.may_be_overtaken {
+            return Some(executed);
+        }
         for (key, truth) in self.truth.iter_mut().enumerate() {
             match &request.effect {
                 Effect::Set(set, revision) if *set == key => truth.execute(*revision, now),

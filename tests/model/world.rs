@@ -1,7 +1,7 @@
 //! All that is: nodes, L2, what is on the way between them, and the database.
 
 use nearfar_core::{
-    Batch, BeatId, Change, Echo, Fill, FillOutcome, KeyWrite, Moment, NodeId, Outbox, Version,
+    Batch, BeatId, Change, Echo, Fill, FillOutcome, KeyWrite, Moment, NodeId, Outbox, Setback, Version,
 };
 
 use crate::node::{ChangeKind, Event, LogRequest, Node, Reply, Stage};
@@ -188,10 +188,12 @@ impl World {
             }
             ChangeKind::Clear => (Change::clear(id), Effect::Clear),
         };
-        let request = Request { change: self.limited(change), effect };
         let overtaken = self.nodes[at].may_be_overtaken(kind, key, now);
-        self.nodes[at].begin_change(kind, keys, request, now + COMMAND_TIMEOUT + TICK);
-        if overtaken {
+        let request = Request { change: self.limited(change), effect, may_be_overtaken: overtaken };
+        // An invalidation does no harm behind the one that repeats it.
+        let executed_by = if kind == ChangeKind::Set { now + COMMAND_TIMEOUT + TICK } else { now };
+        self.nodes[at].begin_change(kind, keys, request, (now, executed_by));
+        if overtaken && kind == ChangeKind::Set {
             let pending = self.nodes[at].changes.pop().expect("just begun");
             self.nodes[at].fail_change(&pending, now, now);
         }
@@ -261,7 +263,7 @@ impl World {
                 (change, Effect::Invalidate(keys.iter().map(|key| key_of(key)).collect()))
             }
         };
-        let request = Request { change: self.limited(change), effect };
+        let request = Request { change: self.limited(change), effect, may_be_overtaken: false };
         self.nodes[at].begin_delivery(batch, request);
     }
 
@@ -291,7 +293,7 @@ impl World {
         let delivery = self.nodes[at].delivery.take().expect("it is under way");
         let (by, executed_by) = (self.nodes[at].id, self.now);
         self.late.extend(delivery.request.map(|request| Late::Change { by, request, executed_by }));
-        self.nodes[at].outbox.fail(self.now);
+        self.nodes[at].outbox.fail(self.now, Setback::Away);
     }
 }
 

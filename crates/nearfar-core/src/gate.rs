@@ -256,16 +256,13 @@ impl Gate {
         self.stripes[self.stripe_of(key)].unsettled.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more. History
-    /// may be another one, so its numbers are forgotten too; otherwise see [`clear`](Self::clear).
-    pub fn forget(&self) {
+    /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
+    pub fn forget_copies(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        // A fill that is just being admitted may undo this; then the next echo finds it, and L1 is forgotten again.
-        self.newest.store(0, Ordering::Release);
     }
 
-    /// As [`forget`](Self::forget), because of a clear of that number: history goes on, and so does what is known of
-    /// its numbers. A clear leaves no copy behind by which to see that L2 has lost it.
+    /// As [`forget_copies`](Self::forget_copies), because of a clear of that number, which leaves no copy behind by
+    /// which to see that L2 has lost it.
     ///
     /// ```
     /// use nearfar_core::{Disconnected, Gate, Version};
@@ -277,8 +274,16 @@ impl Gate {
     /// assert_eq!(gate.newest(), Version::new(4));
     /// ```
     pub fn clear(&self, version: Version) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.forget_copies();
         self.newest.fetch_max(version.number(), Ordering::AcqRel);
+    }
+
+    /// As [`forget_copies`](Self::forget_copies), when history may be another one: what is known of its numbers is
+    /// forgotten too.
+    pub fn forget(&self) {
+        self.forget_copies();
+        // A fill that is just being admitted may undo this; then the next echo finds it, and L1 is forgotten again.
+        self.newest.store(0, Ordering::Release);
     }
 
     /// As [`forget`](Self::forget), when L2's numbers went back: fences of the numbers so far must not outlast them.

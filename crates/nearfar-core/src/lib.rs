@@ -43,7 +43,7 @@ pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use moment::Moment;
 pub use namespace::{Namespace, NamespaceError};
-pub use outbox::{Batch, Outbox};
+pub use outbox::{Batch, Outbox, Setback};
 pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
 pub use remote_clock::RemoteClock;
 pub use version::Version;

@@ -25,7 +25,7 @@ use crate::{Moment, Version};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use nearfar_core::{Batch, Moment, Outbox};
+/// use nearfar_core::{Batch, Moment, Outbox, Setback};
 ///
 /// let now = Moment::from_micros(1_000);
 /// let key = Bytes::from_static(b"user 1");
@@ -35,7 +35,7 @@ use crate::{Moment, Version};
 /// assert!(outbox.holds(&key));
 ///
 /// assert_eq!(outbox.poll(now), Some(Batch::Keys(vec![key.clone()])));
-/// outbox.fail(now); // L2 did not answer
+/// outbox.fail(now, Setback::Away);
 /// assert_eq!(outbox.poll(now), None, "it is tried again after a pause");
 ///
 /// outbox.nudge(); // L2 is there again
@@ -52,6 +52,10 @@ pub struct Outbox {
     resume_at: Moment,
     /// How often in a row a batch was not acknowledged.
     failures: u32,
+    /// Whether the last one failed because L2 was away, so that a sign of life from L2 ends the pause.
+    away: bool,
+    /// How often in a row L2 has acknowledged a change that it had lost by then.
+    losses: u32,
     overflows: u64,
     remembered: Remembered,
     witness: Witness,
@@ -70,6 +74,25 @@ pub enum Batch {
     Everything,
 }
 
+impl Batch {
+    fn of(keys: &BTreeMap<Bytes, Wait>) -> Self {
+        Self::Keys(keys.keys().cloned().collect())
+    }
+}
+
+/// Why L2 did not acknowledge a batch.
+///
+/// ```
+/// assert_ne!(nearfar_core::Setback::Away, nearfar_core::Setback::Refused);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setback {
+    /// It could not be reached, or did not answer in time.
+    Away,
+    /// It did not want to, or came to it too late.
+    Refused,
+}
+
 /// Keys, or everything, that wait to be invalidated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Waiting {
@@ -85,13 +108,19 @@ struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Wait {
     since: Moment,
+    /// When it was added last.
+    last: Moment,
     /// The change that it stands for may be executed until then: an invalidation before it could be overtaken.
     not_before: Moment,
 }
 
 impl Wait {
     fn and(self, other: Wait) -> Wait {
-        Wait { since: self.since.min(other.since), not_before: self.not_before.max(other.not_before) }
+        Wait {
+            since: self.since.min(other.since),
+            last: self.last.max(other.last),
+            not_before: self.not_before.max(other.not_before),
+        }
     }
 }
 
@@ -117,15 +146,23 @@ impl Outbox {
     const FIRST_PAUSE: Duration = Duration::from_millis(20);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+    /// A change was not acknowledged. It may still be executed until `not_before`.
+    pub fn add_batch(&mut self, now: Moment, batch: Batch, not_before: Moment) {
+        match batch {
+            Batch::Keys(keys) => keys.into_iter().for_each(|key| self.add(now, key, not_before)),
+            Batch::Everything => self.add_everything(now, not_before),
+        }
+    }
+
     /// A change of the key was not acknowledged. It may still be executed until `not_before`.
     pub fn add(&mut self, now: Moment, key: Bytes, not_before: Moment) {
-        self.waiting.add(key, Wait { since: now, not_before });
+        self.waiting.add(key, Wait { since: now, last: now, not_before });
         self.limit();
     }
 
     /// A clear was not acknowledged. It may still be executed until `not_before`.
     pub fn add_everything(&mut self, now: Moment, not_before: Moment) {
-        self.waiting.add_everything(Wait { since: now, not_before });
+        self.waiting.add_everything(Wait { since: now, last: now, not_before });
     }
 
     fn limit(&mut self) {
@@ -158,11 +195,10 @@ impl Outbox {
         if self.sent.is_some() || now < self.resume_at {
             return None;
         }
-        let sent = self.waiting.take(now, Self::BATCH_KEYS, Self::BATCH_BYTES)?;
-        let batch = match sent.everything {
-            Some(_) => Batch::Everything,
-            None => Batch::Keys(sent.keys.keys().cloned().collect()),
-        };
+        // After a failure a smaller one: the last may have been too much to get through in time.
+        let share = |most: usize| (most >> self.failures.min(16)).max(1);
+        let sent = self.waiting.take(now, share(Self::BATCH_KEYS), share(Self::BATCH_BYTES))?;
+        let batch = if sent.everything.is_some() { Batch::Everything } else { Batch::of(&sent.keys) };
         self.sent = Some(sent);
         Some(batch)
     }
@@ -178,13 +214,23 @@ impl Outbox {
     /// L2 has executed the batch under way, and this node has applied it to L1.
     pub fn acknowledge(&mut self) {
         self.sent = None;
+        self.resume();
+    }
+
+    fn resume(&mut self) {
         self.failures = 0;
         self.resume_at = Moment::default();
     }
 
+    /// L2 has executed a change of this key that began then. What was executed before it, or never, needs no
+    /// invalidation any more; what is under way cannot be stopped.
+    pub fn strike_out(&mut self, key: &[u8], began: Moment) {
+        self.waiting.strike_out(key, began);
+    }
+
     /// L2 has not acknowledged the batch under way: it waits again. Whether it was executed does not matter, one more
     /// invalidation does no harm.
-    pub fn fail(&mut self, now: Moment) {
+    pub fn fail(&mut self, now: Moment, setback: Setback) {
         let Some(sent) = self.sent.take() else { return };
         for (key, wait) in sent.keys {
             self.waiting.add(key, wait);
@@ -192,16 +238,21 @@ impl Outbox {
         if let Some(wait) = sent.everything {
             self.waiting.add_everything(wait);
         }
-        let pause = Self::FIRST_PAUSE * 2_u32.saturating_pow(self.failures.min(16));
-        self.resume_at = now + pause.min(Self::LONGEST_PAUSE);
+        self.resume_at = now + Self::pause(self.failures);
         self.failures += 1;
+        self.away = setback == Setback::Away;
         self.limit();
     }
 
-    /// L2 has shown that it is there: no more pause.
+    fn pause(failures: u32) -> Duration {
+        (Self::FIRST_PAUSE * 2_u32.saturating_pow(failures.min(16))).min(Self::LONGEST_PAUSE)
+    }
+
+    /// L2 has shown that it is there: no more pause, if that was what it was for. A batch that failed stays small.
     pub fn nudge(&mut self) {
-        self.failures = 0;
-        self.resume_at = Moment::default();
+        if self.away {
+            self.resume_at = Moment::default();
+        }
     }
 
     /// How many keys wait, or are under way. Everything counts as one.
@@ -234,26 +285,18 @@ impl Outbox {
     }
 
     /// L2 has acknowledged a change by this node, with that number. If the chain of messages has passed that number
-    /// without it, the history that had it is lost, and it is added again.
+    /// without it, the history that had it may be lost, and it is added again.
     pub fn remember(&mut self, now: Moment, change: Batch, version: Version) {
         self.remembered.turn(now);
-        let lost = !self.witness.acknowledged(version);
-        match change {
-            Batch::Keys(keys) => {
-                for key in keys {
-                    if lost {
-                        self.add(now, key.clone(), now);
-                    }
-                    self.remembered.add(key);
-                }
-            }
-            Batch::Everything => {
-                if lost {
-                    self.add_everything(now, now);
-                }
-                self.remembered.everything = true;
-            }
+        if self.witness.acknowledged(version) {
+            self.losses = 0;
+        } else {
+            // With a pause, since the next may be lost as well.
+            let not_before = now + Self::pause(self.losses);
+            self.losses += 1;
+            self.add_batch(now, change.clone(), not_before);
         }
+        self.remembered.add(change);
     }
 
     /// The message of a change by this node has come, in its place of the chain.
@@ -272,13 +315,12 @@ impl Outbox {
     /// remembered of them waits to be sent once more. Returns how many keys; everything counts as one.
     pub fn reissue(&mut self, now: Moment, adopted: Version) -> usize {
         self.witness = Witness { passed: adopted, ..Witness::default() };
-        let remembered = std::mem::take(&mut self.remembered);
-        let (old, young) = (remembered.old.keys, remembered.young.keys);
-        let count = old.union(&young).count() + usize::from(remembered.everything);
-        if remembered.everything {
+        let Span { keys, everything, .. } = self.remembered.take(now);
+        let count = keys.len() + usize::from(everything);
+        if everything {
             self.add_everything(now, now);
         }
-        for key in old.into_iter().chain(young) {
+        for key in keys {
             self.add(now, key, now);
         }
         count
@@ -290,6 +332,8 @@ impl Outbox {
 struct Witness {
     /// Acknowledged, not heard yet.
     acknowledged: BTreeSet<Version>,
+    /// There were too many of those, while no messages came: one may be lost.
+    overrun: bool,
     /// Heard, not acknowledged yet. Some never are, so only the greatest are kept.
     heard: BTreeSet<Version>,
     /// Up to here all was heard.
@@ -298,7 +342,7 @@ struct Witness {
 
 impl Witness {
     /// A few more than there can be changes under way.
-    const MOST_HEARD: usize = 8_192;
+    const MOST: usize = 8_192;
 
     /// `false` if it should have been heard by now.
     fn acknowledged(&mut self, version: Version) -> bool {
@@ -309,13 +353,17 @@ impl Witness {
         if may_come {
             self.acknowledged.insert(version);
         }
+        if self.acknowledged.len() > Self::MOST {
+            self.acknowledged.clear();
+            self.overrun = true;
+        }
         may_come
     }
 
     fn heard(&mut self, version: Version) {
         if !self.acknowledged.remove(&version) {
             self.heard.insert(version);
-            if self.heard.len() > Self::MOST_HEARD {
+            if self.heard.len() > Self::MOST {
                 self.heard.pop_first();
             }
         }
@@ -323,7 +371,7 @@ impl Witness {
 
     fn passed(&mut self, version: Version) -> bool {
         self.passed = self.passed.max(version);
-        self.acknowledged.first().is_none_or(|first| *first > version)
+        !self.overrun && self.acknowledged.first().is_none_or(|first| *first > version)
     }
 }
 
@@ -349,6 +397,16 @@ impl Waiting {
         self.overflow();
     }
 
+    fn strike_out(&mut self, key: &[u8], began: Moment) {
+        // What was added at the same moment may be of a change that came after it.
+        let is_over = |wait: &Wait| wait.last < began && wait.not_before <= began;
+        if self.keys.get(key).is_some_and(is_over) {
+            self.keys.remove(key);
+            self.bytes -= key.len();
+            self.look_again();
+        }
+    }
+
     /// Keys become everything.
     fn overflow(&mut self) {
         self.bytes = 0;
@@ -362,8 +420,12 @@ impl Waiting {
 
     fn take(&mut self, now: Moment, most_keys: usize, most_bytes: usize) -> Option<Sent> {
         let taken = self.take_ready(now, most_keys, most_bytes);
-        self.look_at = self.keys.values().chain(&self.everything).map(|wait| wait.not_before).min();
+        self.look_again();
         taken
+    }
+
+    fn look_again(&mut self) {
+        self.look_at = self.keys.values().chain(&self.everything).map(|wait| wait.not_before).min();
     }
 
     fn take_ready(&mut self, now: Moment, most_keys: usize, most_bytes: usize) -> Option<Sent> {
@@ -389,28 +451,43 @@ impl Waiting {
 struct Remembered {
     young: Span,
     old: Span,
-    everything: bool,
     turned_at: Moment,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Span {
     keys: BTreeSet<Bytes>,
+    /// The length of all keys.
     bytes: usize,
+    everything: bool,
 }
 
 impl Span {
+    fn add(&mut self, change: Batch) {
+        match change {
+            Batch::Everything => self.everything = true,
+            Batch::Keys(keys) => {
+                for key in keys {
+                    let len = key.len();
+                    self.bytes += if self.keys.insert(key) { len } else { 0 };
+                }
+            }
+        }
+    }
+
+    fn and(mut self, mut other: Span) -> Span {
+        self.keys.append(&mut other.keys);
+        Span { everything: self.everything || other.everything, ..self }
+    }
+
     fn is_full(&self) -> bool {
         self.keys.len() >= Outbox::MAX_KEYS / 2 || self.bytes >= Outbox::MAX_BYTES / 2
     }
 }
 
 impl Remembered {
-    fn add(&mut self, key: Bytes) {
-        let len = key.len();
-        if self.young.keys.insert(key) {
-            self.young.bytes += len;
-        }
+    fn add(&mut self, change: Batch) {
+        self.young.add(change);
     }
 
     /// Begins a new span when the present one is over, or full.
@@ -422,7 +499,15 @@ impl Remembered {
         let young = std::mem::take(&mut self.young);
         let is_recent = age < 2 * Outbox::REMEMBERED_FOR;
         self.old = if is_recent { young } else { Span::default() };
-        self.everything &= is_recent;
         self.turned_at = now;
+    }
+
+    /// All that is recent. Nothing is remembered then.
+    fn take(&mut self, now: Moment) -> Span {
+        let Self { young, old, turned_at } = std::mem::take(self);
+        let age = now.since(turned_at);
+        let recent = [(young, 2 * Outbox::REMEMBERED_FOR), (old, Outbox::REMEMBERED_FOR)];
+        let recent = recent.into_iter().filter(|(_, limit)| age < *limit).map(|(span, _)| span);
+        recent.reduce(Span::and).unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfar_core::{Batch, Moment, Outbox, Version};
+use nearfar_core::{Batch, Moment, Outbox, Setback, Version};
 use proptest::prelude::*;
 
 const NOW: Moment = Moment::from_micros(1_000_000_000);
@@ -70,7 +70,7 @@ fn what_fails_is_tried_again_after_pauses_that_grow_up_to_a_second() {
     let mut pauses = Vec::new();
     for _ in 0..9 {
         assert!(outbox.poll(now).is_some());
-        outbox.fail(now);
+        outbox.fail(now, Setback::Away);
         pauses.push(outbox.due().since(now));
         assert_eq!(outbox.poll(now), None);
         now = outbox.due();
@@ -79,7 +79,7 @@ fn what_fails_is_tried_again_after_pauses_that_grow_up_to_a_second() {
     assert_eq!(millis, [20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
     assert_eq!(outbox.oldest(), Some(NOW));
     assert!(outbox.poll(now).is_some());
-    outbox.fail(now);
+    outbox.fail(now, Setback::Away);
     outbox.nudge();
     assert_eq!(sent(&mut outbox, now), [keys([1])], "L2 is back, so there is nothing to wait for");
 }
@@ -214,7 +214,98 @@ fn a_change_that_is_acknowledged_after_the_chain_has_passed_it_is_sent_again() {
     let mut outbox = Outbox::default();
     assert!(outbox.pass(Version::new(6)));
     outbox.remember(NOW, keys([1]), Version::new(5));
-    assert_eq!(sent(&mut outbox, NOW), [keys([1])]);
+    let due = outbox.due();
+    assert!(NOW < due && due < NOW + Duration::from_secs(1));
+    assert_eq!(sent(&mut outbox, due), [keys([1])]);
+}
+
+/// After a failover to a server whose clock is behind, each repetition is below what the chain has passed.
+#[test]
+fn what_is_lost_again_and_again_is_repeated_with_pauses() {
+    let mut outbox = with([1]);
+    assert!(outbox.pass(Version::new(1_000_000)));
+    let (mut now, mut times) = (NOW, 0);
+    while now < NOW + Duration::from_secs(10) {
+        let batch = outbox.poll(now).expect("it is due");
+        outbox.acknowledge();
+        times += 1;
+        outbox.remember(now, batch, Version::new(times));
+        now = outbox.due();
+    }
+    assert!(times < 20, "{times}");
+}
+
+/// The subscription is away, L2 is not, and everybody writes.
+#[test]
+fn acknowledged_changes_that_nobody_hears_of_are_counted_up_to_a_limit_and_then_doubted() {
+    let mut outbox = Outbox::default();
+    for number in 0..20_000 {
+        outbox.remember(NOW, keys([1]), Version::new(2 + number));
+    }
+    assert!(format!("{outbox:?}").matches("Version(").count() < 10_000);
+    assert!(!outbox.pass(Version::new(1)), "one of those that are not counted any more may be lost");
+    outbox.reissue(NOW, Version::new(20_002));
+    assert!(outbox.pass(Version::new(20_003)));
+}
+
+#[test]
+fn a_clear_is_not_remembered_longer_than_keys_are() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, Batch::Everything, Version::new(1));
+    let mut now = NOW;
+    for second in 0..120 {
+        now = now + Duration::from_secs(1);
+        outbox.remember(now, keys([second]), Version::new(2 + second as u64));
+    }
+    outbox.reissue(now, Version::new(200));
+    assert!(matches!(outbox.left(), Some(Batch::Keys(_))));
+}
+
+#[test]
+fn what_was_acknowledged_before_a_long_silence_is_not_sent_again() {
+    let mut outbox = Outbox::default();
+    outbox.remember(NOW, Batch::Everything, Version::new(1));
+    outbox.remember(NOW, keys([1]), Version::new(2));
+    assert_eq!(outbox.reissue(NOW + 2 * Outbox::REMEMBERED_FOR, Version::new(200)), 0);
+}
+
+/// What does not get through in time at once may do so in parts.
+#[test]
+fn batches_shrink_with_each_failure_and_grow_again() {
+    let mut outbox = with(0..3_000);
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        counts.push(outbox.poll(outbox.due()).map(|batch| count(&batch)));
+        outbox.fail(NOW, Setback::Away);
+    }
+    counts.push(outbox.poll(outbox.due()).map(|batch| count(&batch)));
+    outbox.acknowledge();
+    counts.push(outbox.poll(NOW).map(|batch| count(&batch)));
+    assert_eq!(counts, [Some(1_000), Some(500), Some(250), Some(125), Some(1_000)]);
+}
+
+/// An echo shows that L2 is there, not that it has changed its mind.
+#[test]
+fn a_sign_of_life_ends_no_pause_after_a_refusal() {
+    let mut outbox = with([1]);
+    outbox.poll(NOW).expect("it is due");
+    outbox.fail(NOW, Setback::Refused);
+    outbox.nudge();
+    assert_eq!(outbox.poll(NOW), None);
+}
+
+#[test]
+fn a_change_that_came_through_makes_the_invalidation_of_an_earlier_one_needless() {
+    let mut outbox = Outbox::default();
+    let second = Duration::from_secs(1);
+    outbox.add(NOW, key(1), NOW + second);
+    outbox.strike_out(&key(1), NOW);
+    assert!(outbox.holds(&key(1)), "the earlier one could still be executed after it");
+    outbox.add(NOW + second, key(1), NOW);
+    outbox.strike_out(&key(1), NOW + second);
+    assert!(outbox.holds(&key(1)), "one that failed meanwhile is not over");
+    outbox.strike_out(&key(1), NOW + 2 * second);
+    assert_eq!((outbox.left(), outbox.due()), (None, Moment::NEVER));
 }
 
 #[derive(Clone, Debug)]
@@ -281,7 +372,7 @@ proptest! {
                     }
                 }
                 Step::Fail => if under_way.take().is_some() {
-                    outbox.fail(now);
+                    outbox.fail(now, Setback::Away);
                 },
                 Step::Pass(millis) => now = now + Duration::from_millis(millis),
             }

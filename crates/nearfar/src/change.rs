@@ -53,14 +53,13 @@ where
     }
 
     pub(crate) async fn clear(&self) -> Result<Outcome, Error> {
-        let unsettled = Unsettled::new(self, None);
-        match self.change(None, Change::clear(self.node().id)).await {
+        let mut unsettled = Unsettled::new(self, Operation::Clear, None);
+        match self.change(&mut unsettled, Change::clear(self.node().id)).await {
             Ok(version) => {
                 self.held.settle_clear(version);
-                unsettled.acknowledged(version);
-                Ok(Outcome::Applied(version))
+                unsettled.acknowledged(version)
             }
-            Err(cause) => unsettled.failed(Operation::Clear, cause),
+            Err(cause) => unsettled.failed(cause),
         }
     }
 
@@ -71,26 +70,26 @@ where
         doing: Operation,
         change: Change,
     ) -> Result<Outcome, Error> {
-        let unsettled = Unsettled::new(self, Some((key, encoded)));
-        match self.change(Some(encoded), change).await {
+        let mut unsettled = Unsettled::new(self, doing, Some((key, encoded)));
+        match self.change(&mut unsettled, change).await {
             Ok(version) => {
                 // This node does not wait for its own message: the caller must not read the old value now.
                 self.held.settle(key, encoded, version);
-                unsettled.acknowledged(version);
-                Ok(Outcome::Applied(version))
+                unsettled.acknowledged(version)
             }
-            Err(cause) => unsettled.failed(doing, cause),
+            Err(cause) => unsettled.failed(cause),
         }
     }
 
-    async fn change(&self, key: Option<&Bytes>, change: Change) -> Result<Version, Failure> {
+    async fn change(&self, unsettled: &mut Unsettled<'_, K, V>, change: Change) -> Result<Version, Failure> {
         self.agree().await.map_err(Failure::Disagreement)?;
-        let key = key.map(|key| &key[..]);
-        if self.held.outbox.with(|outbox| outbox.may_be_overtaken(key, self.now())) {
+        let l2 = self.node().l2().map_err(|_| Failure::L2(L2Error::Closed))?;
+        // One reading of the clock for both: until when L2 may execute it, and from when on it cannot have.
+        let now = self.now();
+        let deadline = self.node().deadline(now).ok_or(Failure::L2(L2Error::Unreachable))?;
+        if !unsettled.may_be_sent(now) {
             return Err(Failure::MayBeOvertaken);
         }
-        let l2 = self.node().l2().map_err(|_| Failure::L2(L2Error::Closed))?;
-        let deadline = self.node().deadline().ok_or(Failure::L2(L2Error::Unreachable))?;
         l2.change(self.namespace(), change.by(deadline)).await.map_err(Failure::L2)
     }
 
@@ -116,7 +115,7 @@ where
 /// Why a change was not acknowledged.
 enum Failure {
     Disagreement(Disagreement),
-    /// An earlier change of the key, of unknown outcome, may still be executed, and would then be the last.
+    /// An earlier `set` of the key, of unknown outcome, may still be executed, and would then be the last.
     MayBeOvertaken,
     L2(L2Error),
 }
@@ -129,7 +128,23 @@ impl Failure {
 
     /// Whether trying again is hopeless.
     fn is_final(&self) -> bool {
-        matches!(self, Self::Disagreement(Disagreement::Settings { .. }) | Self::L2(L2Error::Closed))
+        match self {
+            Self::Disagreement(Disagreement::Settings { .. }) => true,
+            Self::Disagreement(Disagreement::Unasked(cause)) | Self::L2(cause) => {
+                matches!(cause, L2Error::Closed)
+            }
+            Self::MayBeOvertaken => false,
+        }
+    }
+
+    /// Whether the caller is to hear of it whatever happens next: somebody has to do something about it.
+    fn is_refusal(&self) -> bool {
+        let asked = match self {
+            Self::Disagreement(Disagreement::Unasked(L2Error::Unexpected)) => return true,
+            Self::Disagreement(Disagreement::Unasked(cause)) | Self::L2(cause) => cause,
+            Self::Disagreement(Disagreement::Settings { .. }) | Self::MayBeOvertaken => return false,
+        };
+        matches!(asked, L2Error::Rejected(_))
     }
 }
 
@@ -137,63 +152,102 @@ impl Failure {
 /// this node drops its own copies, lets nobody join a flight from before, and puts an invalidation into the outbox.
 struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
     engine: &'a Engine<K, V>,
+    doing: Operation,
     /// Which key; `None` for all of them.
     key: Option<(&'a K, &'a Bytes)>,
-    /// Until when L2 may execute it, by this node's clock.
+    began: Moment,
+    /// Until when L2 may execute it, by this node's clock, if it would do harm behind the invalidation that repeats it.
     executed_by: Moment,
-    fate: Fate,
-}
-
-/// What is known of a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// Not acknowledged.
-    Open,
-    /// Not acknowledged, and never will be.
-    Hopeless,
-    Acknowledged,
+    /// Whether an earlier `set` may be executed behind it, so that it is not the last word.
+    may_be_overtaken: bool,
+    is_settled: bool,
 }
 
 impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
-    fn new(engine: &'a Engine<K, V>, key: Option<(&'a K, &'a Bytes)>) -> Self {
-        let executed_by = engine.now() + engine.node().timeouts.command + CLOCK_STEP;
-        Self { engine, key, executed_by, fate: Fate::Open }
+    fn new(engine: &'a Engine<K, V>, doing: Operation, key: Option<(&'a K, &'a Bytes)>) -> Self {
+        let began = engine.now();
+        Self { engine, doing, key, began, executed_by: began, may_be_overtaken: false, is_settled: false }
     }
 
-    fn acknowledged(mut self, version: Version) {
-        let (now, change) = (self.engine.now(), self.as_batch());
-        self.held().outbox.with(|outbox| outbox.remember(now, change, version));
-        self.fate = Fate::Acknowledged;
+    /// Called when it is sent, or would be.
+    fn may_be_sent(&mut self, now: Moment) -> bool {
+        let key = self.key.map(|(_, encoded)| &encoded[..]);
+        self.may_be_overtaken = self.held().outbox.with(|outbox| outbox.may_be_overtaken(key, now));
+        self.began = now;
+        if !self.sets() {
+            // An invalidation helps at once, whatever comes behind it; that is invalidated in turn.
+            return true;
+        }
+        if !self.may_be_overtaken {
+            let limit = self.engine.node().timeouts.command;
+            self.executed_by = now + limit + limit / DRIFT + CLOCK_STEP;
+        }
+        !self.may_be_overtaken
     }
 
-    fn failed(mut self, doing: Operation, failure: Failure) -> Result<Outcome, Error> {
-        if !failure.outcome_is_unknown() {
-            self.executed_by = self.engine.now();
-        }
-        if failure.is_final() {
-            self.fate = Fate::Hopeless;
-        }
-        let queues = self.engine.options.unacknowledged == Unacknowledged::Queue;
-        match failure {
-            Failure::Disagreement(Disagreement::Unasked(L2Error::Closed)) => Err(Error::closed()),
-            Failure::Disagreement(refusal @ Disagreement::Settings { .. }) => {
-                Err(self.engine.disagreement(refusal))
-            }
-            Failure::L2(cause @ (L2Error::Rejected(_) | L2Error::Closed)) => Err(Error::l2(doing, cause)),
-            _ if queues => Ok(Outcome::Queued),
-            Failure::L2(cause) | Failure::Disagreement(Disagreement::Unasked(cause)) => {
-                Err(Error::l2(doing, cause))
-            }
-            Failure::MayBeOvertaken => Err(Error::may_be_overtaken()),
-        }
-    }
-
-    fn queue(&self, may_be_sent_at: Moment) {
+    fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
         let now = self.engine.now();
-        self.held().outbox.with(|outbox| match self.key {
-            Some((_, encoded)) => outbox.add(now, encoded.clone(), may_be_sent_at),
-            None => outbox.add_everything(now, may_be_sent_at),
+        self.held().outbox.with(|outbox| {
+            outbox.remember(now, self.as_batch(), version);
+            if let Some((_, encoded)) = self.key {
+                outbox.strike_out(encoded, self.began);
+            }
         });
+        self.is_settled = true;
+        if self.may_be_overtaken {
+            self.queued(Error::may_be_overtaken())
+        } else {
+            Ok(Outcome::Applied(version))
+        }
+    }
+
+    fn failed(mut self, failure: Failure) -> Result<Outcome, Error> {
+        if !failure.outcome_is_unknown() {
+            self.executed_by = self.began;
+        }
+        self.is_settled = true;
+        let is_queued = !failure.is_final() && self.queue();
+        self.discard();
+        let is_refusal = failure.is_refusal();
+        let error = self.error(failure);
+        if is_queued && !is_refusal { self.queued(error) } else { Err(error) }
+    }
+
+    /// What the caller is told of a change that waits in the outbox.
+    fn queued(&self, error: Error) -> Result<Outcome, Error> {
+        match self.engine.options.unacknowledged {
+            Unacknowledged::Queue => Ok(Outcome::Queued),
+            Unacknowledged::Fail => Err(error),
+        }
+    }
+
+    fn error(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Disagreement(Disagreement::Unasked(L2Error::Closed)) => Error::closed(),
+            Failure::Disagreement(disagreement) => self.engine.disagreement(disagreement),
+            Failure::MayBeOvertaken => Error::may_be_overtaken(),
+            Failure::L2(cause) => Error::l2(self.doing, cause),
+        }
+    }
+
+    /// Puts an invalidation into the outbox, unless nobody would send it any more.
+    fn queue(&self) -> bool {
+        let now = self.engine.now();
+        let is_queued = self.held().outbox.queue(now, self.as_batch(), self.executed_by);
+        self.held().counters.queued.add(is_queued.into());
+        is_queued
+    }
+
+    /// A copy may be wrong now. Once it is queued: a read that begins after this must know that L2 has something wrong.
+    fn discard(&self) {
+        match self.key {
+            Some((key, encoded)) => self.held().discard(key, encoded),
+            None => self.held().discard_all(),
+        }
+    }
+
+    fn sets(&self) -> bool {
+        matches!(self.doing, Operation::Set)
     }
 
     fn as_batch(&self) -> Batch {
@@ -208,19 +262,15 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
 /// L2 refuses what comes after a deadline, not at it.
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
+/// The clocks of a node and of L2 drift apart by less than a part in so many.
+const DRIFT: u32 = 1_000;
+
+/// Its caller has gone away.
 impl<K: CacheKey, V: Send + Sync + 'static> Drop for Unsettled<'_, K, V> {
     fn drop(&mut self) {
-        if self.fate == Fate::Acknowledged {
-            return;
-        }
-        // Queued first: a read that begins after the copy was dropped must know that L2 has something wrong.
-        if self.fate == Fate::Open {
-            self.held().counters.queued.add(1);
-            self.queue(self.executed_by);
-        }
-        match self.key {
-            Some((key, encoded)) => self.held().discard(key, encoded),
-            None => self.held().forget(Version::UNKNOWN),
+        if !self.is_settled {
+            self.queue();
+            self.discard();
         }
     }
 }

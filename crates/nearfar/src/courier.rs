@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Batch, Change, Moment, Namespace, Version};
+use nearfar_core::{Batch, Change, Moment, Namespace, Setback, Version};
 
-use crate::agreement::Agreement;
+use crate::agreement::{Agreement, Disagreement};
 use crate::link::LinkContext;
 use crate::member::Follows;
 
@@ -37,18 +37,22 @@ impl Courier {
         self.held.outbox().with(nearfar_core::Outbox::nudge);
     }
 
-    /// What was not delivered.
-    pub(crate) fn left(&self) -> Option<Batch> {
-        self.held.outbox().with(|outbox| outbox.left())
+    /// Nothing is delivered from here on. Returns what was not.
+    pub(crate) fn close(&self) -> Option<Batch> {
+        self.held.outbox().close()
     }
 
     /// Sends a batch, and says whether L2 has acknowledged it.
     pub(crate) async fn deliver(&self, context: &LinkContext, batch: &Batch) -> bool {
         let outcome = context.bounded(self.send(context, batch)).await;
         let now = context.clock.now();
-        let Ok(version) = outcome else {
-            self.held.outbox().with(|outbox| outbox.fail(now));
-            return false;
+        let version = match outcome {
+            Ok(version) => version,
+            Err(cause) => {
+                let setback = if cause.is_absence() { Setback::Away } else { Setback::Refused };
+                self.held.outbox().with(|outbox| outbox.fail(now, setback));
+                return false;
+            }
         };
         // Applied here first: who finds the outbox empty finds the fence raised.
         self.apply(batch, version);
@@ -60,10 +64,15 @@ impl Courier {
     }
 
     async fn send(&self, context: &LinkContext, batch: &Batch) -> Result<Version, L2Error> {
-        // Nodes that disagree on the window must not write; their operator hears of it from each change.
-        self.agreement.reach(&*context.l2).await.map_err(|_| L2Error::Unreachable)?;
+        // Nodes that disagree on the window must not write, as each change tells its caller. What waits since before this
+        // was known is invalidated for the longer of the two, which protects everybody.
+        let fence_window = match self.agreement.reach(&*context.l2).await {
+            Ok(()) => self.fence_window,
+            Err(Disagreement::Settings { ours, theirs }) => ours.fence_window.max(theirs.fence_window),
+            Err(Disagreement::Unasked(cause)) => return Err(cause),
+        };
         let change = match batch {
-            Batch::Keys(keys) => Change::invalidate(context.node, keys.clone(), self.fence_window),
+            Batch::Keys(keys) => Change::invalidate(context.node, keys.clone(), fence_window),
             Batch::Everything => Change::clear(context.node),
         };
         let deadline = context.deadline().ok_or(L2Error::Unreachable)?;

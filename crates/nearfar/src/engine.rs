@@ -168,9 +168,11 @@ where
 
     /// Whether L2 holds something for the key that may be served.
     pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
-        let wrong = self.held.outbox.holds(encoded);
+        if self.held.outbox.holds(encoded) {
+            return Ok(false);
+        }
         let snapshot = self.snapshot(encoded).await?;
-        Ok(!wrong && self.live(&snapshot, self.now()).is_some())
+        Ok(self.live(&snapshot, self.now()).is_some())
     }
 
     async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {

@@ -48,15 +48,21 @@ where
         self.l1.evict(key.clone(), &raised);
     }
 
-    /// Every copy so far is wrong, or may be. The version is that of the clear, if it is known.
-    pub(crate) fn forget(&self, version: Version) {
+    /// Every copy so far is wrong.
+    fn clear(&self, version: Version) {
         self.gate.clear(version);
+        self.l1.reclaim();
+    }
+
+    /// Everything may have been cleared, nobody knows with which number.
+    pub(crate) fn discard_all(&self) {
+        self.gate.forget_copies();
         self.l1.reclaim();
     }
 
     /// This node cleared the cache and knows it: its own message need not forget what has come since.
     pub(crate) fn settle_clear(&self, version: Version) {
-        self.forget(version);
+        self.clear(version);
         self.own_clear.store(version.number(), Ordering::Release);
     }
 
@@ -87,7 +93,7 @@ where
     fn apply_clear(&self, version: Version, own: bool) {
         let known = own && self.own_clear.load(Ordering::Acquire) == version.number();
         if !known {
-            self.forget(version);
+            self.clear(version);
         }
     }
 

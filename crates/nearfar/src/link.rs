@@ -293,7 +293,7 @@ async fn empty_outboxes(context: &LinkContext, couriers: &[Arc<Courier>]) -> Vec
     // What is under way when the time is over stays in its outbox.
     let _ = tokio::time::timeout(context.command_timeout, emptied).await;
     let left = |courier: &Arc<Courier>| {
-        Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.left()? })
+        Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.close()? })
     };
     couriers.iter().filter_map(left).collect()
 }

@@ -214,6 +214,11 @@ impl Member {
         // The history that acknowledged this node's last changes may be lost (race R30).
         let adopted = self.follower.applied().unwrap_or_default();
         let reissued = self.held.outbox().with(|outbox| outbox.reissue(now, adopted));
+        if reissued > 0 {
+            // The resync has brought trust. What was read until the outbox knew of these keys may be what L2 has lost
+            // the invalidation of.
+            self.held.gate().forget_copies();
+        }
         self.held.counters().reissued.add(reissued as u64);
         self.report_proved();
     }

@@ -69,8 +69,8 @@ impl Node {
 
     /// When L2 is to refuse a change that begins now: its caller will have given up by then (race R11).
     /// `None` while nothing is known of L2's clock.
-    pub(crate) fn deadline(&self) -> Option<Moment> {
-        deadline(&self.remote, self.clock.now(), self.timeouts.command)
+    pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
+        deadline(&self.remote, now, self.timeouts.command)
     }
 
     /// Reserves a name until the returned claim is dropped.

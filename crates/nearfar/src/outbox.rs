@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nearfar_core::Outbox;
+use nearfar_core::{Batch, Moment, Outbox};
 use tokio::sync::mpsc;
 
 use crate::link::Order;
 
 pub(crate) struct SharedOutbox {
     outbox: Mutex<Outbox>,
+    /// Whether nobody sends it any more. Changed under the lock.
+    closed: AtomicBool,
     /// Whether anything waits: a read of L2 asks without taking the lock.
     in_use: AtomicBool,
     /// To the receive loop.
@@ -18,12 +20,36 @@ pub(crate) struct SharedOutbox {
 
 impl SharedOutbox {
     pub(crate) fn new(orders: mpsc::WeakUnboundedSender<Order>) -> Self {
-        Self { outbox: Mutex::default(), in_use: AtomicBool::new(false), orders }
+        Self {
+            outbox: Mutex::default(),
+            closed: AtomicBool::new(false),
+            in_use: AtomicBool::new(false),
+            orders,
+        }
     }
 
     /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
     pub(crate) fn holds(&self, key: &[u8]) -> bool {
         self.in_use.load(Ordering::Acquire) && self.lock().holds(key)
+    }
+
+    /// Adds a change that was not acknowledged and may be executed until then. `false` if nobody would send it.
+    pub(crate) fn queue(&self, now: Moment, change: Batch, executed_by: Moment) -> bool {
+        self.with(|outbox| {
+            let open = !self.closed.load(Ordering::Relaxed);
+            if open {
+                outbox.add_batch(now, change, executed_by);
+            }
+            open
+        })
+    }
+
+    /// Nobody sends it from here on. Returns what is left.
+    pub(crate) fn close(&self) -> Option<Batch> {
+        self.with(|outbox| {
+            self.closed.store(true, Ordering::Relaxed);
+            outbox.left()
+        })
     }
 
     /// Does something with the outbox, and wakes the loop if there is something to send now.
