@@ -89,6 +89,7 @@ mod options;
 mod outbox;
 mod outcome;
 mod stats;
+mod sync;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
