@@ -101,6 +101,7 @@ pub use key::CacheKey;
 pub use link::Undelivered;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
+pub use nearfar_redis::Warning;
 pub use node::LiveNode;
 pub use outcome::{Outcome, Unacknowledged};
 pub use stats::{PropagationStats, Stats};
