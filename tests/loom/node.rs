@@ -151,8 +151,8 @@ impl Node {
     }
 }
 
-/// How often a thread is interrupted that could go on, in all. What more would find has taken a minute to look for, and
-/// there was nothing.
+/// How often in all a thread is interrupted that could go on. Without this bound, two threads take some seconds more,
+/// and three take longer than a test may.
 const fn most_preemptions(threads: usize) -> usize {
     if threads > 2 { 2 } else { 4 }
 }
