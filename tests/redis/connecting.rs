@@ -1,10 +1,15 @@
 //! Finding the server, or not.
 
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nearfar::{Cache, ErrorKind, Nearfar, Outcome, Tier};
+use nearfar::{Cache, ErrorKind, Nearfar, Outcome, Tier, Warning};
 use nearfar_testkit::{FaultProxy, RedisServer, eventually};
 use nearfar_tests::trusted;
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -41,6 +46,67 @@ async fn a_wrong_password_is_a_clear_error_without_secrets() {
     let texts = format!("{refused} {refused:?}");
     assert!(texts.contains("WRONGPASS"), "{texts}");
     assert!(!texts.contains("hunter2"), "{texts}");
+}
+
+#[tokio::test]
+async fn a_read_only_replica_is_a_clear_refusal() {
+    let primary = RedisServer::start().await;
+    let address = format!("127.0.0.1 {}", primary.port());
+    let replica = RedisServer::builder().arg("replicaof", &address).start().await;
+    let refused = Nearfar::connect(&replica.url()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected);
+    assert!(refused.to_string().contains("read-only replica"), "{refused}");
+}
+
+/// What is logged while it is listened to, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("nearfar")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = self.0.lock().unwrap();
+        write!(text, "{} ", event.metadata().level()).unwrap();
+        event.record(&mut |_: &Field, value: &dyn Debug| writeln!(text, "{value:?}").unwrap());
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn what_a_full_server_will_do_is_said_and_logged_once() {
+    let server = RedisServer::builder().arg("maxmemory", "100mb").start().await;
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]).await;
+    let log = Log::default();
+    let listening = tracing::subscriber::set_default(log.clone());
+    let nearfar = Nearfar::connect(&server.url()).await.unwrap();
+    drop(listening);
+    let [warning] = nearfar.warnings() else { panic!("{:?}", nearfar.warnings()) };
+    assert!(
+        matches!(warning, Warning::EvictsFences { policy, .. } if policy == "volatile-lru"),
+        "{warning:?}"
+    );
+    assert_eq!(*log.0.lock().unwrap(), format!("WARN {warning}\n"));
+    assert_eq!(nearfar.clone().warnings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_without_a_limit_is_not_warned_of() {
+    let server = RedisServer::start().await;
+    assert!(Nearfar::connect(&server.url()).await.unwrap().warnings().is_empty());
 }
 
 #[tokio::test]

@@ -12,8 +12,7 @@ use crate::table::Table;
 const ROUNDS: usize = 31;
 const READS: usize = 200_000;
 
-pub(crate) async fn measure(table: &mut Table) -> Result<(), Error> {
-    let server = RedisServer::start().await;
+pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(), Error> {
     let in_process = Nearfar::builder().in_process(&InProcess::new());
     let redis = Nearfar::connect(&server.url()).await?;
     for keys in [1, 1_000, 100_000] {

@@ -1,13 +1,11 @@
 //! A hit in L2, with its promotion to L1, beside a bare `GET` and decoding.
 
 use fred::clients::Client;
-use fred::interfaces::{ClientLike, KeysInterface};
-use fred::prelude::{Config, TcpConfig};
-use fred::types::Builder;
-use futures_util::future::join_all;
+use fred::interfaces::KeysInterface;
 use nearfar::{Cache, Error};
-use nearfar_testkit::{RedisServer, Stopwatch};
+use nearfar_testkit::RedisServer;
 
+use crate::bare::{client, time};
 use crate::{Row, rows, table::Table};
 
 const KEYS: u64 = 10_000;
@@ -32,25 +30,6 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
         table.add(format!("L2 hit, {tasks} tasks, beside fred GET + decode"), "us", &pairs);
     }
     Ok(())
-}
-
-pub(crate) async fn client(server: &RedisServer) -> Client {
-    let config = Config::from_url(&server.url()).expect("the testkit's url is one");
-    let mut builder = Builder::from_config(config);
-    builder.with_connection_config(|connection| {
-        connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-    });
-    let client = builder.build().expect("nothing is missing");
-    client.init().await.expect("the server is up");
-    client
-}
-
-/// Microseconds per read, as one of the tasks sees it.
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-async fn time(tasks: usize, reads: usize, work: impl AsyncFn()) -> f64 {
-    let watch = Stopwatch::start();
-    join_all((0..tasks).map(|_| work())).await;
-    watch.elapsed().as_nanos() as f64 / 1_000.0 / reads as f64
 }
 
 async fn read_bare(client: &Client, reads: usize) {

@@ -1,17 +1,16 @@
 //! From the call on one node until the other has dropped its copy, beside a bare publish until it is received.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use nearfar::backend::{Bus, BusEvent, Namespace, NodeId};
 use nearfar::{Cache, Error, Nearfar};
-use nearfar_redis::{OnUnreachable, RedisOptions};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{Row, l2::client, rows, table::Table};
+use crate::bare::{backend, client, micros};
+use crate::{Row, rows, table::Table};
 
 const ROUNDS: usize = 9;
 const MESSAGES: usize = 500;
@@ -33,11 +32,6 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
     }
     assert_eq!(there.stats().doubts, 0, "no message was missed");
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn micros(watch: Stopwatch) -> f64 {
-    watch.elapsed().as_nanos() as f64 / 1_000.0
 }
 
 fn sorted(mut times: Vec<f64>) -> Vec<f64> {
@@ -114,14 +108,7 @@ impl Bus for Tapped {
 
 /// A node that holds a copy of every row and tells when it has dropped one.
 async fn tapped(server: &RedisServer) -> Result<(Cache<u64, Row>, UnboundedReceiver<()>), Error> {
-    let options = RedisOptions {
-        url: server.url(),
-        connect_timeout: Duration::from_secs(5),
-        command_timeout: Duration::from_secs(1),
-        log_len: 10_000,
-        on_unreachable: OnUnreachable::Fail,
-    };
-    let (l2, bus) = nearfar_redis::connect(options).await.expect("the server is up");
+    let (l2, bus) = backend(server).await;
     let (applied, listener) = unbounded_channel();
     let bus = Tapped { bus: Box::new(bus), delivered: false, applied };
     let nearfar = Nearfar::builder().backend(Arc::new(l2), Box::new(bus));

@@ -29,6 +29,17 @@ impl Table {
         eprintln!("{row}");
         self.rows.push(row);
     }
+
+    /// Adds a row: what the second of each pair has more than the first, beside the first.
+    pub(crate) fn add_difference(
+        &mut self,
+        work: impl Into<String>,
+        unit: &'static str,
+        pairs: &[(f64, f64)],
+    ) {
+        let more: Vec<_> = pairs.iter().map(|(first, second)| (*first, second - first)).collect();
+        self.add(work, unit, &more);
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -39,13 +50,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { work, unit, bare, ours, ratio } = self;
-        write!(f, "{work:<58} {bare:>10.1} {ours:>10.1} {unit:<8} {ratio:>6.2}")
+        write!(f, "{work:<62} {bare:>10.1} {ours:>10.1} {unit:<8} {ratio:>6.2}")
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<58} {:>10} {:>10} {:<8} {:>6}", "work", "bare", "nearfar", "unit", "ratio")?;
+        writeln!(f, "{:<62} {:>10} {:>10} {:<8} {:>6}", "work", "bare", "nearfar", "unit", "ratio")?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
     }
 }

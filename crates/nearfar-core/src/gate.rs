@@ -218,7 +218,8 @@ impl Gate {
         let own = Height::of(self.epoch.load(Ordering::Acquire), version);
         let raised_to = self.height_of(ticket.stripe);
         let settled = self.stripes[ticket.stripe].unsettled.load(Ordering::Acquire) == ticket.unsettled;
-        // The generation last: an epoch that has just begun is seen only with the generation that began before it.
+        // With a ticket from before the numbers went back, `own` may be of the epoch that has just begun. Then the entry
+        // is of a generation that is over, or is just ending, and is not served.
         let admitted = raised_to <= ticket.seen.max(own) && settled && self.generation() == ticket.generation;
         if admitted {
             self.newest.fetch_max(version.number(), Ordering::AcqRel);
@@ -288,9 +289,10 @@ impl Gate {
 
     /// As [`forget`](Self::forget), when L2's numbers went back: fences of the numbers so far must not outlast them.
     pub fn forget_numbers(&self) {
-        // The generation first, see `admits`.
-        self.forget();
+        // The epoch first. Otherwise a fill could have its ticket from the new generation while a write of this node's
+        // own, with its new and smaller number, still raised the fence within the old epoch, where it stands above both.
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.forget();
     }
 
     fn height_of(&self, stripe: usize) -> Height {

@@ -8,11 +8,13 @@ use fred::types::Version;
 use crate::bus::RedisBus;
 use crate::connection::Connection;
 use crate::error::{Cause, ConnectError};
+use crate::inspect::{memory_warning, read_only_replica_of};
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
+use crate::warning::Warning;
 use crate::wire::Wire;
 
 /// Connects to a server: a store and a bus, each with a connection of its own.
@@ -45,20 +47,27 @@ use crate::wire::Wire;
 /// ```
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
     let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
-    let (connection, link) = match options.on_unreachable {
+    let Parts { connection, link, warning } = match options.on_unreachable {
         OnUnreachable::Fail => established(&server, options.connect_timeout).await?,
         OnUnreachable::StartDegraded => opening(&server),
     };
     let store = RedisL2::new(Arc::clone(&server), connection, options.log_len, options.command_timeout);
-    Ok((store, RedisBus::new(server, link)))
+    Ok((store.warned(warning), RedisBus::new(server, link)))
 }
 
-fn opening(server: &Arc<Server>) -> (Connection, Link) {
+struct Parts {
+    connection: Connection,
+    link: Link,
+    warning: Option<Warning>,
+}
+
+fn opening(server: &Arc<Server>) -> Parts {
     let wire = Wire::open(server.command_client());
-    (Connection::opening(wire, &server.once()), Link::open(server))
+    let connection = Connection::opening(wire, &server.once());
+    Parts { connection, link: Link::open(server), warning: None }
 }
 
-async fn established(server: &Arc<Server>, limit: Duration) -> Result<(Connection, Link), ConnectError> {
+async fn established(server: &Arc<Server>, limit: Duration) -> Result<Parts, ConnectError> {
     // What went wrong last, for when the time is up.
     let last = Mutex::new(None);
     let note =
@@ -70,17 +79,18 @@ async fn established(server: &Arc<Server>, limit: Duration) -> Result<(Connectio
     })
 }
 
-async fn checked(
-    server: &Arc<Server>,
-    note: impl Fn(&FredError),
-) -> Result<(Connection, Link), ConnectError> {
+async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Parts, ConnectError> {
     let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
     let both = tokio::try_join!(wire.established(&note), link.established(&note));
     both.map_err(|error| refusal(server, &error))?;
     check_version(server, wire.client.server_version())?;
-    let probed = probe(&wire.client.with_options(&server.once())).await;
-    probed.map_err(|error| probe_refusal(server, &error))?;
-    Ok((Connection::established(wire, &server.once()), link))
+    let client = wire.client.with_options(&server.once());
+    if let Some(primary) = read_only_replica_of(&client).await {
+        return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
+    }
+    probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
+    let warning = memory_warning(&client).await;
+    Ok(Parts { connection: Connection::established(wire, &server.once()), link, warning })
 }
 
 fn refusal(server: &Server, error: &FredError) -> ConnectError {

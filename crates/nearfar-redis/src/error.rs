@@ -68,6 +68,13 @@ pub enum ConnectError {
         /// Its version; `None` if it is too old even to say.
         version: Option<String>,
     },
+    /// The server is a replica that takes no writes.
+    ReadOnlyReplica {
+        /// `host:port`.
+        server: String,
+        /// Its primary's `host:port`, as the replica knows it.
+        primary: String,
+    },
     /// The user may not run scripts, without which no step is atomic.
     ScriptsRefused {
         /// `host:port`.
@@ -93,6 +100,9 @@ impl fmt::Display for ConnectError {
             }
             Self::TooOld { server, version: None } => {
                 write!(f, "Redis at {server} is older than 6.2, the oldest that works")
+            }
+            Self::ReadOnlyReplica { server, primary } => {
+                write!(f, "Redis at {server} is a read-only replica; connect to its primary, {primary}")
             }
             Self::ScriptsRefused { server, cause } => {
                 write!(f, "Redis at {server} does not run scripts: {cause}")

@@ -22,6 +22,7 @@ use crate::error::l2_error;
 use crate::keys::{self, Keys};
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::server::{IN_FLIGHT, Server};
+use crate::warning::Warning;
 use crate::wire::Wire;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
@@ -47,6 +48,7 @@ pub struct RedisL2 {
     turns: Semaphore,
     log_len: u64,
     time_limit: Duration,
+    warning: Option<Warning>,
     /// Where replacement connections live, whatever thread asks for them.
     runtime: Handle,
 }
@@ -64,8 +66,28 @@ impl RedisL2 {
             turns: Semaphore::new(IN_FLIGHT),
             log_len,
             time_limit,
+            warning: None,
             runtime: Handle::current(),
         }
+    }
+
+    pub(crate) fn warned(self, warning: Option<Warning>) -> Self {
+        Self { warning, ..self }
+    }
+
+    /// What of the server's settings, as they were when it was connected to, will hurt one day. None after
+    /// [`StartDegraded`](crate::OnUnreachable::StartDegraded), nor if the user may not ask.
+    ///
+    /// ```no_run
+    /// # // Needs a server.
+    /// # fn f(l2: &nearfar_redis::RedisL2) {
+    /// for warning in l2.warnings() {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # }
+    /// ```
+    pub fn warnings(&self) -> &[Warning] {
+        self.warning.as_slice()
     }
 
     fn connection(&self) -> Result<Arc<Connection>, L2Error> {

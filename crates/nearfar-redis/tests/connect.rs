@@ -10,7 +10,7 @@ use common::{
     NODE, beat, degraded, fill, invalidate, is_echo, key, namespace, next_that, options, set, subscribed,
 };
 use nearfar_core::backend::{Bus, L2, L2Error, Settings};
-use nearfar_redis::{ConnectError, RedisOptions, UrlProblem, connect};
+use nearfar_redis::{ConnectError, RedisOptions, UrlProblem, Warning, connect};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually};
 
 const SECRET: &str = "hunter2";
@@ -115,6 +115,65 @@ async fn the_documented_rights_are_enough() {
     l2.leave(&namespace(), NODE).await.unwrap();
     let denied = server.command(&["ACL", "LOG"]).await;
     assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");
+}
+
+async fn replica_of(primary: &RedisServer) -> RedisServer {
+    RedisServer::builder().arg("replicaof", &format!("127.0.0.1 {}", primary.port())).start().await
+}
+
+#[tokio::test]
+async fn a_read_only_replica_is_refused_with_the_name_of_its_primary() {
+    let primary = RedisServer::start().await;
+    let replica = replica_of(&primary).await;
+    let error = refusal(options(with_password(&replica))).await;
+    let address = |server: &RedisServer| format!("127.0.0.1:{}", server.port());
+    let (server, primary) = (address(&replica), address(&primary));
+    assert_eq!(error, ConnectError::ReadOnlyReplica { server, primary });
+}
+
+/// `replica-serve-stale-data no`: it refuses scripts as long as it has not heard of its primary, which is not the point.
+#[tokio::test]
+async fn a_replica_that_has_lost_its_primary_is_refused_as_a_replica() {
+    let mut primary = RedisServer::start().await;
+    let replica = replica_of(&primary).await;
+    replica.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
+    primary.kill().await;
+    let error = refusal(options(replica.url())).await;
+    assert!(matches!(error, ConnectError::ReadOnlyReplica { .. }), "{error}");
+}
+
+async fn warnings(url: String) -> Vec<Warning> {
+    connect(options(url)).await.unwrap().0.warnings().to_vec()
+}
+
+#[tokio::test]
+async fn what_a_full_server_will_do_is_warned_of() {
+    let max_memory = 100 * 1024 * 1024;
+    let server = RedisServer::builder().arg("maxmemory", "100mb").start().await;
+    assert_eq!(warnings(server.url()).await, [Warning::RefusesWhenFull { max_memory }]);
+    for policy in ["allkeys-lru", "allkeys-random", "volatile-lfu", "volatile-ttl"] {
+        server.command(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
+        let policy = policy.to_owned();
+        assert_eq!(warnings(server.url()).await, [Warning::EvictsFences { policy, max_memory }]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_a_limit_gives_no_warning_whatever_its_policy() {
+    let server = RedisServer::builder().arg("maxmemory-policy", "allkeys-lru").start().await;
+    assert_eq!(warnings(server.url()).await, []);
+}
+
+/// It learns nothing in advance, and is not refused for it.
+#[tokio::test]
+async fn a_user_without_the_right_to_ask_connects() {
+    let primary = RedisServer::builder().arg("maxmemory", "100mb").start().await;
+    let replica = replica_of(&primary).await;
+    for server in [&primary, &replica] {
+        let rights = ["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-info"];
+        assert!(server.command(&rights).await.is_ok());
+        assert_eq!(warnings(format!("redis://app:{SECRET}@127.0.0.1:{}", server.port())).await, []);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nearfar_core::backend::{L2Error, Settings};
 use nearfar_core::{MAX_KEY_LEN, NamespaceError};
+use nearfar_redis::ConnectError;
 
 /// What went wrong. Cheap to clone: every caller of a failed flight gets the same one.
 ///
@@ -65,7 +66,7 @@ pub enum ErrorKind {
 #[derive(Debug)]
 enum Problem {
     L2 { doing: Operation, cause: L2Error },
-    Connect(Box<dyn StdError + Send + Sync>),
+    Connect(ConnectError),
     SubscriptionUnproven { waited: Duration },
     MayBeOvertaken,
     Loader(Box<dyn StdError + Send + Sync>),
@@ -116,8 +117,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn connect(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::of(Problem::Connect(cause.into()))
+    pub(crate) fn connect(cause: ConnectError) -> Self {
+        Self::of(Problem::Connect(cause))
     }
 
     pub(crate) fn subscription_unproven(waited: Duration) -> Self {
@@ -171,7 +172,8 @@ impl Error {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
-            Problem::L2 { cause: L2Error::Rejected(_), .. } => ErrorKind::Rejected,
+            Problem::L2 { cause: L2Error::Rejected(_), .. }
+            | Problem::Connect(ConnectError::ReadOnlyReplica { .. }) => ErrorKind::Rejected,
             Problem::L2 { .. }
             | Problem::Connect(_)
             | Problem::SubscriptionUnproven { .. }
@@ -235,7 +237,8 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &*self.0 {
             Problem::L2 { cause, .. } => Some(cause),
-            Problem::Connect(cause) | Problem::Loader(cause) | Problem::Encode(cause) => Some(&**cause),
+            Problem::Connect(cause) => Some(cause),
+            Problem::Loader(cause) | Problem::Encode(cause) => Some(&**cause),
             _ => None,
         }
     }

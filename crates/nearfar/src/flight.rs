@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::hash::Hash;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
 use nearfar_core::{Height, Moment};
+
+use crate::sync::{Mutex, MutexGuard, PoisonError, thread_local};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -182,17 +184,17 @@ impl FlightId {
     }
 
     fn is_polled_here(self) -> bool {
-        POLLED.with_borrow(|polled| polled.contains(&self))
+        POLLED.with(|polled| polled.borrow().contains(&self))
     }
 
     fn polled(self) -> impl Drop {
         struct Polled;
         impl Drop for Polled {
             fn drop(&mut self) {
-                POLLED.with_borrow_mut(Vec::pop);
+                POLLED.with(|polled| polled.borrow_mut().pop());
             }
         }
-        POLLED.with_borrow_mut(|polled| polled.push(self));
+        POLLED.with(|polled| polled.borrow_mut().push(self));
         Polled
     }
 }
@@ -215,89 +217,5 @@ where
 {
     fn drop(&mut self) {
         self.table.remove_if(&self.key, |listed| listed.id == self.id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::task::Wake;
-    use std::thread;
-
-    use futures_util::task::noop_waker;
-    use nearfar_core::{Disconnected, Gate};
-
-    use super::*;
-
-    fn departure() -> Departure {
-        let fence = Gate::new(Disconnected::Bypass).height(b"k");
-        Departure { at: Moment::default(), generation: 0, fence }
-    }
-
-    fn board<F>(table: &Arc<FlightTable<u8, u8>>, load: F) -> Flight<u8>
-    where
-        F: Future<Output = u8> + Send + 'static,
-    {
-        match table.board(&1, departure(), |_| true, load) {
-            Boarding::Led(flight) | Boarding::Joined(flight) => flight,
-            Boarding::Itself => panic!("nothing is being polled"),
-        }
-    }
-
-    /// A task that notes that it was woken.
-    #[derive(Default)]
-    struct Task(AtomicU64);
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    /// The load wakes while the leader polls it; the joiner, woken, sees that somebody is at it, and waits; the leader
-    /// leaves before it polls again. Without rousing, nobody ever polls again.
-    #[test]
-    fn a_leader_that_leaves_when_the_load_has_just_woken_strands_nobody() {
-        let table = FlightTable::new();
-        let (woken, load_woke) = mpsc::channel();
-        let (resume, resumed) = mpsc::channel();
-        let mut landed = false;
-        let leader = board(
-            &table,
-            poll_fn(move |cx| {
-                if landed {
-                    return Poll::Ready(7);
-                }
-                landed = true;
-                cx.waker().wake_by_ref();
-                woken.send(()).expect("the test waits for it");
-                resumed.recv().expect("the test sends it");
-                Poll::Pending
-            }),
-        );
-        let mut joiner = board(&table, std::future::pending());
-        let leading = thread::spawn(move || {
-            let mut leader = leader;
-            assert!(leader.poll_unpin(&mut Context::from_waker(&noop_waker())).is_pending());
-        });
-
-        load_woke.recv().expect("the leader polls");
-        let task = Arc::new(Task::default());
-        let waker = Waker::from(Arc::clone(&task));
-        assert!(joiner.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
-        resume.send(()).expect("the leader waits");
-        leading.join().expect("it does not panic");
-
-        assert!(task.0.load(Ordering::SeqCst) > 0, "the leader's leaving wakes the joiner");
-        assert_eq!(joiner.poll_unpin(&mut Context::from_waker(&waker)), Poll::Ready(7));
-    }
-
-    #[test]
-    fn a_flight_that_everybody_left_is_off_the_table() {
-        let table = FlightTable::new();
-        let flights = [board(&table, std::future::pending()), board(&table, std::future::pending())];
-        assert_eq!(table.lock().len(), 1);
-        drop(flights);
-        assert_eq!(table.lock().len(), 0);
     }
 }

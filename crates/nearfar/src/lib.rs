@@ -91,6 +91,7 @@ mod options;
 mod outbox;
 mod outcome;
 mod stats;
+mod sync;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
@@ -102,6 +103,7 @@ pub use key::CacheKey;
 pub use link::Undelivered;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
+pub use nearfar_redis::Warning;
 pub use node::LiveNode;
 pub use outcome::{Outcome, Unacknowledged};
 pub use stats::{PropagationStats, Stats};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::{Bus, L2};
-use nearfar_redis::{OnUnreachable, RedisOptions};
+use nearfar_redis::{OnUnreachable, RedisOptions, Warning};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,7 @@ use crate::node::{LiveNode, Node, Timeouts};
 #[derive(Clone)]
 pub struct Nearfar {
     node: Arc<Node>,
+    warnings: Arc<[Warning]>,
 }
 
 impl Nearfar {
@@ -127,6 +128,24 @@ impl Nearfar {
     /// ```
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, Error> {
         self.node.live_nodes().await
+    }
+
+    /// What of the server's settings will hurt one day, as far as they could be asked for when it was connected to. They
+    /// have been logged as well, as `tracing` events of level `WARN`. Nothing for a node that started degraded, or
+    /// that has another backend.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let nearfar = nearfar::Nearfar::in_process();
+    /// for warning in nearfar.warnings() {
+    ///     eprintln!("{warning}"); // what it leads to, and what to do about it
+    /// }
+    /// assert!(nearfar.warnings().is_empty(), "no server, no settings");
+    /// # }
+    /// ```
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Ends the node in order: L1 is served no more, the outboxes are emptied, the other nodes see this one leave,
@@ -236,8 +255,11 @@ impl NearfarBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached in time (unless
-    /// [`start_degraded`](Self::start_degraded)), refuses the login, is too old or allows no scripts. No error text
-    /// contains the URL's user or password.
+    /// [`start_degraded`](Self::start_degraded)), refuses the login, is too old or allows no scripts;
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it is a read-only replica. No error text contains the
+    /// URL's user or password.
+    ///
+    /// Settings of the server that will hurt one day are no error: see [`Nearfar::warnings`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -260,7 +282,11 @@ impl NearfarBuilder {
             },
         };
         let (l2, bus) = nearfar_redis::connect(options).await.map_err(Error::connect)?;
-        Ok(self.backend(Arc::new(l2), Box::new(bus)))
+        for warning in l2.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let warnings = l2.warnings().into();
+        Ok(Nearfar { warnings, ..self.backend(Arc::new(l2), Box::new(bus)) })
     }
 
     /// A node on an in-process store.
@@ -285,7 +311,8 @@ impl NearfarBuilder {
         let least = Duration::from_millis(1);
         let Timeouts { connect, command } = self.timeouts;
         let timeouts = Timeouts { connect: connect.max(least), command: command.max(least) };
-        Nearfar { node: Node::start((l2, bus), clock, timeouts, self.start_degraded) }
+        let node = Node::start((l2, bus), clock, timeouts, self.start_degraded);
+        Nearfar { node, warnings: Arc::default() }
     }
 
     fn check(&self) -> Result<(), Error> {

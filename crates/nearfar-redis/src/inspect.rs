@@ -1,0 +1,69 @@
+//! What a server says about itself.
+
+use fred::clients::{Client, WithOptions};
+use fred::interfaces::ClientLike;
+use fred::types::InfoKind;
+
+use crate::warning::Warning;
+
+/// The primary's address if this is a replica that takes no writes. A user without the right to ask gets `None`, and
+/// finds out at the first write.
+pub(crate) async fn read_only_replica_of(client: &WithOptions<Client>) -> Option<String> {
+    info(client, InfoKind::Replication).await?.primary()
+}
+
+/// `None` if the user may not ask.
+pub(crate) async fn memory_warning(client: &WithOptions<Client>) -> Option<Warning> {
+    info(client, InfoKind::Memory).await?.memory_warning()
+}
+
+async fn info(client: &WithOptions<Client>, section: InfoKind) -> Option<Info> {
+    Box::pin(client.info(Some(section))).await.ok().map(Info)
+}
+
+/// Lines of `name:value`.
+struct Info(String);
+
+impl Info {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+    }
+
+    fn primary(&self) -> Option<String> {
+        let replica = self.get("role")? == "slave" && self.get("slave_read_only")? == "1";
+        replica.then(|| {
+            let part = |name| self.get(name).unwrap_or("?");
+            format!("{}:{}", part("master_host"), part("master_port"))
+        })
+    }
+
+    fn memory_warning(&self) -> Option<Warning> {
+        let max_memory = self.get("maxmemory")?.parse().ok().filter(|&bytes| bytes > 0)?;
+        Some(match self.get("maxmemory_policy")? {
+            "noeviction" => Warning::RefusesWhenFull { max_memory },
+            policy => Warning::EvictsFences { policy: policy.to_owned(), max_memory },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_does_not_say_is_no_verdict() {
+        for silent in ["", "role:slave", "maxmemory:100", "maxmemory:much\r\nmaxmemory_policy:noeviction"] {
+            let info = Info(silent.to_owned());
+            assert_eq!((info.primary(), info.memory_warning()), (None, None), "{silent}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_takes_writes_is_its_owners_business() {
+        let info = |read_only: &str| {
+            Info(format!("role:slave\r\nmaster_host:a\r\nmaster_port:1\r\nslave_read_only:{read_only}\r\n"))
+        };
+        assert_eq!(info("1").primary().as_deref(), Some("a:1"));
+        assert_eq!(info("0").primary(), None);
+    }
+}
