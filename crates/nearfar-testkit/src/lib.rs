@@ -3,11 +3,11 @@
 //! ```text
 //!   test ──▶ FaultProxy ──▶ RedisServer        History ──▶ Report
 //!            hold, delay,   kill, pause,       reads and   worst staleness,
-//!            cut, refuse    restart            writes      violations of a bound
+//!            cut, redirect  restart            writes      violations of a bound
 //! ```
 //!
 //! * [`RedisServer`] is a `redis-server` or `valkey-server` process of the test's own.
-//! * [`FaultProxy`] stands in front of it and stops, delays or cuts what passes.
+//! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
 //! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
 //! * [`eventually`] waits for a condition, [`Stopwatch`] stamps histories, [`let_pass`] lets real
 //!   time pass: the only doors through which time enters a test.
