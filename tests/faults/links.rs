@@ -30,7 +30,7 @@ async fn a_node_that_loses_all_its_connections_serves_nothing_stale() {
     trial.nodes[0].proxy.cut(Cut::Reset).await;
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
-    trial.heals();
+    trial.heals().await;
     trial.nodes[0].proxy.accept().await;
     trial.ends().await;
 }
@@ -56,7 +56,7 @@ async fn a_slow_subscriber_that_the_server_drops_serves_nothing_stale() {
     .await;
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
-    trial.heals();
+    trial.heals().await;
     trial.nodes[0].proxy.set(Direction::ToClient, Flow::Forward);
     trial.ends().await;
 }
@@ -70,7 +70,7 @@ async fn half_open(name: &'static str, direction: Direction) {
     trial.nodes[0].proxy.set(direction, Flow::Hold);
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
-    trial.heals();
+    trial.heals().await;
     trial.nodes[0].proxy.set(direction, Flow::Forward);
     trial.ends().await;
 }
@@ -109,7 +109,7 @@ async fn latency_costs_time_and_nothing_else() {
     trial.breaks();
     trial.nodes[0].proxy.set(Direction::Both, Flow::Delay(Duration::from_millis(200)));
     trial.lasts(3 * BOUND).await;
-    trial.heals();
+    trial.heals().await;
     trial.nodes[0].proxy.set(Direction::Both, Flow::Forward);
     let verdict = trial.ends().await;
     assert_eq!((verdict.failed_reads, verdict.queued, verdict.refused), (0, 0, 0));

@@ -9,7 +9,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod failover;
 mod links;
+mod memory;
 mod server;
 mod station;
 mod trial;

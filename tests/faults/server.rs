@@ -14,7 +14,7 @@ async fn paused(name: &'static str, duration: Duration) {
     server.pause().await;
     trial.noticed_by(&EVERYBODY).await;
     trial.lasts(duration).await;
-    trial.heals();
+    trial.heals().await;
     server.resume().await;
     let verdict = trial.ends().await;
     assert!(verdict.queued > 0);
@@ -39,7 +39,7 @@ async fn a_server_that_is_killed_and_comes_back_with_its_data_goes_on_where_it_w
     server.kill().await;
     trial.noticed_by(&EVERYBODY).await;
     trial.lasts(BOUND).await;
-    trial.heals();
+    trial.heals().await;
     server.restart().await;
     trial.becomes_trusted().await;
     assert_eq!(trial.resyncs(), resyncs, "the log has all that was missed");
@@ -55,7 +55,7 @@ async fn a_server_that_is_killed_and_comes_back_empty_leaves_nothing_from_before
     server.kill().await;
     trial.noticed_by(&EVERYBODY).await;
     trial.lasts(BOUND).await;
-    trial.heals();
+    trial.heals().await;
     server.restart_empty().await;
     trial.becomes_trusted().await;
     assert!(

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nearfar::{Cache, Nearfar, Outcome};
@@ -121,14 +121,30 @@ impl Station {
         tally
     }
 
-    pub(crate) async fn write_on(self: Arc<Self>, truth: Truth, clock: Stopwatch, whistle: Whistle) -> Tally {
+    /// Changes keys from 0 up to this one.
+    pub(crate) async fn write_on(
+        self: Arc<Self>,
+        keys: Arc<AtomicU64>,
+        truth: Truth,
+        clock: Stopwatch,
+        whistle: Whistle,
+    ) -> Tally {
         let mut tally = Tally::default();
         let mut owed = Vec::new();
         while !whistle.is_blown() {
             if self.owes_nothing() {
                 deliver(&mut owed, &mut tally, clock);
             }
-            self.write(&truth, clock, &mut tally, &mut owed).await;
+            let key = fastrand::u64(..keys.load(Ordering::SeqCst));
+            let (outcome, write) = self.write(&truth, key, clock).await;
+            match outcome {
+                Ok(Outcome::Applied(_)) => tally.writes.push(write),
+                Ok(Outcome::Queued) => tally.queued += 1,
+                Err(_) => tally.refused += 1,
+            }
+            if !outcome.is_ok_and(Outcome::is_applied) {
+                owed.push(write);
+            }
             let_pass(WRITE_EVERY).await;
         }
         eventually("the outbox is empty", async || self.owes_nothing()).await;
@@ -136,8 +152,12 @@ impl Station {
         tally
     }
 
-    async fn write(&self, truth: &Truth, clock: Stopwatch, tally: &mut Tally, owed: &mut Vec<Write>) {
-        let key = fastrand::u64(..truth.keys());
+    async fn write(
+        &self,
+        truth: &Truth,
+        key: u64,
+        clock: Stopwatch,
+    ) -> (Result<Outcome, nearfar::Error>, Write) {
         let turn = truth.turn(key).await;
         let start = clock.micros();
         let revision = turn.commit();
@@ -146,13 +166,7 @@ impl Station {
         } else {
             self.cache.set(&key, revision).await
         };
-        let write = Write { key, revision, start, end: clock.micros() };
-        match outcome {
-            Ok(Outcome::Applied(_)) => return tally.writes.push(write),
-            Ok(Outcome::Queued) => tally.queued += 1,
-            Err(_) => tally.refused += 1,
-        }
-        owed.push(write);
+        (outcome, Write { key, revision, start, end: clock.micros() })
     }
 
     /// Whether L2 has acknowledged every change, or an invalidation in its place.

@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use nearfar::Nearfar;
-use nearfar_testkit::{FaultProxy, History, RedisServer, Report, Stopwatch, Write, eventually, let_pass};
+use nearfar_testkit::{FaultProxy, History, RedisServer, Stopwatch, Write, eventually, let_pass};
 use nearfar_tests::{Truth, trusted};
 use tokio::task::JoinSet;
 
@@ -37,10 +38,11 @@ pub(crate) struct Trial {
     loads: bool,
     truth: Truth,
     clock: Stopwatch,
+    busy_keys: Arc<AtomicU64>,
     readers: (JoinSet<Tally>, Whistle),
     writers: (JoinSet<Tally>, Whistle),
     broke_at: Duration,
-    doubts: Vec<u64>,
+    shaken: Vec<u64>,
     noticed: Option<Duration>,
     healed_at: Option<Duration>,
     trusted_again: Option<Duration>,
@@ -58,7 +60,6 @@ struct Lost {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Verdict {
-    pub(crate) report: Report,
     pub(crate) failed_reads: u64,
     pub(crate) queued: u64,
     pub(crate) refused: u64,
@@ -92,10 +93,11 @@ impl Trial {
             loads: setup.loads,
             truth: Truth::new(KEYS),
             clock: Stopwatch::start(),
+            busy_keys: Arc::new(AtomicU64::new(KEYS)),
             readers: (JoinSet::new(), Whistle::default()),
             writers: (JoinSet::new(), Whistle::default()),
             broke_at: Duration::ZERO,
-            doubts: Vec::new(),
+            shaken: Vec::new(),
             noticed: None,
             healed_at: None,
             trusted_again: None,
@@ -114,8 +116,8 @@ impl Trial {
                 let (truth, whistle) = (self.truth.clone(), self.readers.1.clone());
                 self.readers.0.spawn(Arc::clone(node).read_on(way, truth, self.clock, whistle));
             }
-            let writer = Arc::clone(node).write_on(self.truth.clone(), self.clock, self.writers.1.clone());
-            self.writers.0.spawn(writer);
+            let (truth, keys, whistle) = (self.truth.clone(), self.busy_keys.clone(), self.writers.1.clone());
+            self.writers.0.spawn(Arc::clone(node).write_on(keys, truth, self.clock, whistle));
         }
     }
 
@@ -138,15 +140,15 @@ impl Trial {
     /// The fault begins now.
     pub(crate) fn breaks(&mut self) {
         self.broke_at = self.clock.elapsed();
-        self.doubts = self.nodes.iter().map(|node| node.cache.stats().doubts).collect();
+        self.shaken = self.nodes.iter().map(|node| shaken(node)).collect();
     }
 
     /// Waits until these nodes serve nothing from L1 any more, or have had a doubt.
     pub(crate) async fn noticed_by(&mut self, nodes: &[usize]) {
         eventually("the fault is noticed", async || {
             nodes.iter().all(|&node| {
-                let stats = self.nodes[node].cache.stats();
-                !stats.trusted || stats.doubts > self.doubts[node]
+                let (station, before) = (&self.nodes[node], self.shaken[node]);
+                !station.cache.stats().trusted || shaken(station) > before
             })
         })
         .await;
@@ -159,8 +161,17 @@ impl Trial {
     }
 
     /// The cause is removed now. Where nobody does that, the nodes have had to help themselves since the fault began.
-    pub(crate) fn heals(&mut self) {
+    pub(crate) async fn heals(&mut self) {
+        self.calms_down().await;
         self.healed_at = Some(self.clock.elapsed());
+    }
+
+    /// From now on half of the keys are left alone: a copy of one of them that is stale stays so.
+    pub(crate) async fn calms_down(&self) {
+        self.busy_keys.store(KEYS / 2, Ordering::SeqCst);
+        for key in KEYS / 2..KEYS {
+            drop(self.truth.turn(key).await);
+        }
     }
 
     /// What the server has acknowledged from then on until now is lost. What a change is worth that L2 has lost, nobody
@@ -187,6 +198,11 @@ impl Trial {
         self.trusted_again.get_or_insert(self.clock.elapsed() - healed_at);
     }
 
+    /// How many keys the nodes have issued again.
+    pub(crate) fn reissued(&self) -> u64 {
+        self.nodes.iter().map(|node| node.cache.stats().reissued).sum()
+    }
+
     /// Adds something to the line of figures.
     pub(crate) fn remarks(&mut self, remark: impl Display) {
         self.remarks.push(format!(" | {remark}"));
@@ -197,6 +213,7 @@ impl Trial {
     /// # Panics
     /// If a read was staler than the bound, or a node does not read the truth at last.
     pub(crate) async fn ends(mut self) -> Verdict {
+        self.calms_down().await;
         self.becomes_trusted().await;
         eventually("the outboxes are empty", async || self.nodes.iter().all(|node| node.owes_nothing()))
             .await;
@@ -226,21 +243,25 @@ impl Trial {
     fn judge(&self, tally: Tally, unheeded: Option<Duration>) -> Verdict {
         let report = history(&tally).check();
         let Tally { failed_reads, queued, refused, .. } = tally;
-        let worst = report.worst().map_or(Duration::ZERO, |worst| worst.staleness);
+        let seconds = |time: Duration| format!("{:.3} s", time.as_secs_f64());
+        let trust = match (self.noticed, self.trusted_again) {
+            (Some(noticed), Some(again)) => {
+                format!("noticed after {} | trusted again after {}", seconds(noticed), seconds(again))
+            }
+            _ if self.nodes.iter().map(|node| shaken(node)).eq(self.shaken.iter().copied()) => {
+                "trust kept".to_owned()
+            }
+            _ => "trust lost at times".to_owned(),
+        };
         println!(
-            "fault: {} | worst staleness {:.3} s of {:.1} s | {} reads, {failed_reads} failed | {} changes, {queued} queued, \
-             {refused} refused | noticed after {} | trusted again after {:.3} s{}{}",
+            "fault: {} | worst staleness {} of {} | {} reads, {failed_reads} failed | {} changes, {queued} queued, {refused} \
+             refused | {trust}{}{}",
             self.name,
-            worst.as_secs_f64(),
-            BOUND.as_secs_f64(),
+            seconds(report.worst().map_or(Duration::ZERO, |worst| worst.staleness)),
+            seconds(BOUND),
             report.reads() as u64 + failed_reads,
             report.writes(),
-            self.noticed.map_or("-".to_owned(), |noticed| format!("{:.3} s", noticed.as_secs_f64())),
-            self.trusted_again.unwrap_or_default().as_secs_f64(),
-            unheeded.map_or(String::new(), |time| format!(
-                " | lost changes unheeded for {:.3} s",
-                time.as_secs_f64()
-            )),
+            unheeded.map_or(String::new(), |time| format!(" | lost changes unheeded for {}", seconds(time))),
             self.remarks.concat(),
         );
         let violations = report.violations(BOUND);
@@ -251,8 +272,14 @@ impl Trial {
             violations[0]
         );
         assert!(report.reads() > 1_000 && report.writes() > 50, "{report:?}");
-        Verdict { report, failed_reads, queued, refused }
+        Verdict { failed_reads, queued, refused }
     }
+}
+
+/// How often a node has lost trust, other than by time.
+fn shaken(node: &Station) -> u64 {
+    let stats = node.cache.stats();
+    stats.doubts + stats.resyncs
 }
 
 async fn station(port: u16, command_timeout: Duration) -> Arc<Station> {
