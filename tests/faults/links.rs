@@ -113,4 +113,5 @@ async fn latency_costs_time_and_nothing_else() {
     trial.nodes[0].proxy.set(Direction::Both, Flow::Forward);
     let verdict = trial.ends().await;
     assert_eq!((verdict.failed_reads, verdict.queued, verdict.refused), (0, 0, 0));
+    assert!(verdict.trust_was_kept);
 }

@@ -12,6 +12,8 @@
 mod failover;
 mod links;
 mod memory;
+mod processes;
 mod server;
 mod station;
 mod trial;
+mod warmth;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nearfar::Nearfar;
-use nearfar_testkit::{FaultProxy, History, RedisServer, Stopwatch, Write, eventually, let_pass};
+use nearfar_testkit::{FaultProxy, History, Read, RedisServer, Stopwatch, Write, eventually, let_pass};
 use nearfar_tests::{Truth, trusted};
 use tokio::task::JoinSet;
 
@@ -22,7 +22,8 @@ pub(crate) const NAMESPACE: &str = "faults";
 const NODES: usize = 3;
 /// All nodes.
 pub(crate) const EVERYBODY: [usize; NODES] = [0, 1, 2];
-const KEYS: u64 = 12;
+/// They are numbered from 0.
+pub(crate) const KEYS: u64 = 12;
 
 /// Long enough for a stale copy to show that it outlives the bound.
 const AFTERWARDS: Duration = Duration::from_millis(1_200);
@@ -37,7 +38,7 @@ pub(crate) struct Trial {
     pub(crate) nodes: Vec<Arc<Station>>,
     loads: bool,
     truth: Truth,
-    clock: Stopwatch,
+    pub(crate) clock: Stopwatch,
     busy_keys: Arc<AtomicU64>,
     readers: (JoinSet<Tally>, Whistle),
     writers: (JoinSet<Tally>, Whistle),
@@ -48,6 +49,7 @@ pub(crate) struct Trial {
     trusted_again: Option<Duration>,
     lost: Option<Lost>,
     remarks: Vec<String>,
+    elsewhere: Vec<Read>,
 }
 
 /// Changes that the server had acknowledged before it lost them: those acknowledged in this time.
@@ -63,6 +65,8 @@ pub(crate) struct Verdict {
     pub(crate) failed_reads: u64,
     pub(crate) queued: u64,
     pub(crate) refused: u64,
+    /// No node has ever doubted.
+    pub(crate) trust_was_kept: bool,
 }
 
 /// How the nodes are set and what they do.
@@ -103,6 +107,7 @@ impl Trial {
             trusted_again: None,
             lost: None,
             remarks: Vec::new(),
+            elsewhere: Vec::new(),
         };
         trial.set_to_work();
         trial.goes_well().await;
@@ -203,6 +208,11 @@ impl Trial {
         self.nodes.iter().map(|node| node.cache.stats().reissued).sum()
     }
 
+    /// What nodes that are not of this process have read.
+    pub(crate) fn was_also_read(&mut self, reads: Vec<Read>) {
+        self.elsewhere.extend(reads);
+    }
+
     /// Adds something to the line of figures.
     pub(crate) fn remarks(&mut self, remark: impl Display) {
         self.remarks.push(format!(" | {remark}"));
@@ -223,6 +233,7 @@ impl Trial {
         let mut tally = stop(&mut self.writers).await;
         let_pass(AFTERWARDS).await;
         tally.absorb(stop(&mut self.readers).await);
+        tally.reads.append(&mut self.elsewhere);
         self.all_agree().await;
         let unheeded = self.lost.map(|lost| count_as_acknowledged_at(reissued_at, lost, &mut tally));
         self.judge(tally, unheeded)
@@ -244,13 +255,13 @@ impl Trial {
         let report = history(&tally).check();
         let Tally { failed_reads, queued, refused, .. } = tally;
         let seconds = |time: Duration| format!("{:.3} s", time.as_secs_f64());
+        let trust_was_kept = self.nodes.iter().map(|node| shaken(node)).eq(self.shaken.iter().copied())
+            && self.noticed.is_none();
         let trust = match (self.noticed, self.trusted_again) {
             (Some(noticed), Some(again)) => {
                 format!("noticed after {} | trusted again after {}", seconds(noticed), seconds(again))
             }
-            _ if self.nodes.iter().map(|node| shaken(node)).eq(self.shaken.iter().copied()) => {
-                "trust kept".to_owned()
-            }
+            _ if trust_was_kept => "trust kept".to_owned(),
             _ => "trust lost at times".to_owned(),
         };
         println!(
@@ -272,7 +283,7 @@ impl Trial {
             violations[0]
         );
         assert!(report.reads() > 1_000 && report.writes() > 50, "{report:?}");
-        Verdict { failed_reads, queued, refused }
+        Verdict { failed_reads, queued, refused, trust_was_kept }
     }
 }
 
