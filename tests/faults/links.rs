@@ -14,6 +14,7 @@ async fn subscriptions_that_are_killed_cost_a_moment_of_trust() {
         trial.breaks();
         assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.int(), Some(3));
         trial.noticed_by(&EVERYBODY).await;
+        trial.becomes_trusted().await;
         trial.goes_well().await;
     }
     let verdict = trial.ends().await;
