@@ -220,6 +220,38 @@ on_every_backend! {
         eventually("it is delivered", async || there.get("k").await.unwrap().is_none()).await;
     }
 
+    async fn a_shutdown_delivers_what_waits(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        world.cut_off(&a).await;
+        assert_eq!(here.invalidate("k").await.unwrap(), Outcome::Queued);
+        a.valves.changes.close();
+        world.bring_back(&a).await;
+        trusted(&here).await;
+        a.valves.changes.holds(1).await;
+        let shutdown = tokio::spawn({
+            let nearfar = a.nearfar.clone();
+            async move { nearfar.shutdown().await }
+        });
+        eventually("it has begun", async || here.get("other").await.is_err()).await;
+        a.valves.changes.open();
+        assert_eq!(shutdown.await.unwrap(), []);
+        trusted(&there).await;
+        eventually("it is delivered", async || there.get("k").await.unwrap().is_none()).await;
+    }
+
+    /// Soon nothing can overtake it any more, and the shutdown has the time.
+    async fn a_shutdown_waits_for_what_may_not_be_sent_yet(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = warm_pair(&a, &b).await;
+        give_up_a_set(&a, &here).await;
+        a.valves.changes.open();
+        let some_time = Duration::from_millis(300);
+        eventually("it waits for some time", async || here.stats().outbox_oldest > some_time).await;
+        assert_eq!(a.nearfar.shutdown().await, []);
+        eventually("it is delivered", async || there.get("k").await.unwrap().is_none()).await;
+    }
+
     async fn a_shutdown_reports_what_it_cannot_deliver(world: World) {
         let node = world.node().await;
         let cache = node.texts().await;
