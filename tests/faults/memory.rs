@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use nearfar::{Cache, Nearfar};
+use nearfar::{Cache, ErrorKind, Nearfar};
 use nearfar_testkit::{RedisServer, eventually, let_pass};
 use nearfar_tests::Valve;
 use tokio::task::JoinSet;
 
-use crate::trial::{BOUND, Setup, Trial};
+use crate::trial::{BOUND, KEYS, Setup, Trial};
 
 async fn figure(server: &RedisServer, section: &str, name: &str) -> u64 {
     let info = server.command(&["INFO", section]).await;
@@ -27,6 +27,10 @@ async fn without_memory_values_are_refused_and_the_bound_holds() {
     trial.breaks();
     limit_memory(&server, 1).await;
     trial.lasts(3 * BOUND).await;
+    // Of a key that nobody else changes.
+    let cache = &trial.nodes[0].cache;
+    assert_eq!(cache.set(&KEYS, 1).await.unwrap_err().kind(), ErrorKind::Rejected);
+    assert!(cache.invalidate(&KEYS).await.unwrap().is_applied());
     trial.heals().await;
     limit_memory(&server, 0).await;
     let verdict = trial.ends().await;

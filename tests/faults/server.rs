@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use nearfar_testkit::RedisServer;
+use nearfar_testkit::{Cut, RedisServer};
 
-use crate::trial::{BOUND, EVERYBODY, Trial};
+use crate::trial::{BOUND, EVERYBODY, READER, Trial};
 
 /// What is served from L1 runs out of trust, and no clock starts anew when the server goes on.
 async fn paused(name: &'static str, duration: Duration) {
@@ -78,6 +78,22 @@ async fn a_flushed_server_leaves_nothing_from_before() {
         trial.resyncs().iter().zip(resyncs).all(|(now, before)| *now > before),
         "everybody has forgotten L1"
     );
+    trial.ends().await;
+}
+
+/// It comes back to a history that does not go on from the one it knows, and whose log has not what it missed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_while_the_server_was_flushed_keeps_nothing_from_before() {
+    let server = RedisServer::start().await;
+    let mut trial = Trial::start("FLUSHALL while a node is away", &server).await;
+    trial.breaks();
+    trial.nodes[READER].proxy.refuse().await;
+    trial.nodes[READER].proxy.cut(Cut::Reset).await;
+    trial.noticed_by(&[READER]).await;
+    assert!(server.command(&["FLUSHALL"]).await.is_ok());
+    trial.lasts(BOUND).await;
+    trial.heals().await;
+    trial.nodes[READER].proxy.accept().await;
     trial.ends().await;
 }
 

@@ -12,10 +12,10 @@ use nearfar_tests::Truth;
 /// The pauses between the reads of a reader, and the changes of a writer: all that runs beside each other shall not
 /// want for processors.
 const READ_EVERY: Duration = Duration::from_millis(2);
-const WRITE_EVERY: Duration = Duration::from_millis(15);
+const WRITE_EVERY: Duration = Duration::from_millis(10);
 
-/// The longest that a load may take.
-const SLOW_LOAD: Duration = Duration::from_millis(10);
+/// The longest that a load may take: changes of the key that come meanwhile are frequent.
+const SLOW_LOAD: Duration = Duration::from_millis(50);
 
 /// A node, and its way to the server.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Station {
         let truth = truth.clone();
         let loader = move |key| async move {
             let revision = truth.revision(key);
-            if fastrand::u8(..16) == 0 {
+            if fastrand::u8(..4) == 0 {
                 let_pass(SLOW_LOAD.mul_f64(fastrand::f64())).await;
             }
             Ok::<_, Infallible>(revision)

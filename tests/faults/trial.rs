@@ -20,6 +20,10 @@ pub(crate) const BOUND: Duration = Duration::from_secs(1);
 pub(crate) const NAMESPACE: &str = "faults";
 
 const NODES: usize = 3;
+/// The others only read: what they hold is not among their own changes.
+const WRITERS: usize = 2;
+/// One of them.
+pub(crate) const READER: usize = 2;
 /// All nodes.
 pub(crate) const EVERYBODY: [usize; NODES] = [0, 1, 2];
 /// They are numbered from 0.
@@ -116,10 +120,13 @@ impl Trial {
 
     fn set_to_work(&mut self) {
         let through_all = if self.loads { Way::Any } else { Way::WithoutLoading };
-        for node in &self.nodes {
+        for (number, node) in self.nodes.iter().enumerate() {
             for way in [through_all, Way::L1] {
                 let (truth, whistle) = (self.truth.clone(), self.readers.1.clone());
                 self.readers.0.spawn(Arc::clone(node).read_on(way, truth, self.clock, whistle));
+            }
+            if number >= WRITERS {
+                continue;
             }
             let (truth, keys, whistle) = (self.truth.clone(), self.busy_keys.clone(), self.writers.1.clone());
             self.writers.0.spawn(Arc::clone(node).write_on(keys, truth, self.clock, whistle));
