@@ -9,7 +9,7 @@ use crate::trial::{BOUND, EVERYBODY, NAMESPACE, Setup, Trial};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscriptions_that_are_killed_cost_a_moment_of_trust() {
     let server = RedisServer::start().await;
-    let mut trial = Trial::start("subscriptions killed, 10 times", &server).await;
+    let mut trial = Trial::start_with(Setup::patient(), "subscriptions killed, 10 times", &server).await;
     for _ in 0..10 {
         trial.breaks();
         assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.int(), Some(3));
@@ -105,8 +105,7 @@ async fn connections_that_are_dead_for_good_are_replaced() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn latency_costs_time_and_nothing_else() {
     let server = RedisServer::start().await;
-    let patient = Setup { command_timeout: Duration::from_secs(1), ..Setup::default() };
-    let mut trial = Trial::start_with(patient, "200 ms of latency each way", &server).await;
+    let mut trial = Trial::start_with(Setup::patient(), "200 ms of latency each way", &server).await;
     trial.breaks();
     trial.nodes[0].proxy.set(Direction::Both, Flow::Delay(Duration::from_millis(200)));
     trial.lasts(3 * BOUND).await;

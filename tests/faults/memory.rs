@@ -23,7 +23,7 @@ async fn limit_memory(server: &RedisServer, bytes: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_memory_values_are_refused_and_the_bound_holds() {
     let server = RedisServer::builder().arg("maxmemory-policy", "noeviction").start().await;
-    let mut trial = Trial::start("no memory, noeviction", &server).await;
+    let mut trial = Trial::start_with(Setup::patient(), "no memory, noeviction", &server).await;
     trial.breaks();
     limit_memory(&server, 1).await;
     trial.lasts(3 * BOUND).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nearfar_testkit::{Cut, RedisServer};
 
-use crate::trial::{BOUND, EVERYBODY, READER, Trial};
+use crate::trial::{BOUND, EVERYBODY, READER, Setup, Trial};
 
 /// What is served from L1 runs out of trust, and no clock starts anew when the server goes on.
 async fn paused(name: &'static str, duration: Duration) {
@@ -100,7 +100,7 @@ async fn a_node_that_was_away_while_the_server_was_flushed_keeps_nothing_from_be
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_forgets_its_scripts_is_given_them_again() {
     let server = RedisServer::start().await;
-    let mut trial = Trial::start("SCRIPT FLUSH, 20 times", &server).await;
+    let mut trial = Trial::start_with(Setup::patient(), "SCRIPT FLUSH, 20 times", &server).await;
     trial.breaks();
     for _ in 0..20 {
         assert!(server.command(&["SCRIPT", "FLUSH"]).await.is_ok());

@@ -87,6 +87,13 @@ impl Default for Setup {
     }
 }
 
+impl Setup {
+    /// For faults that let no command fail, however busy this machine is.
+    pub(crate) fn patient() -> Self {
+        Self { command_timeout: Duration::from_secs(5), ..Self::default() }
+    }
+}
+
 impl Trial {
     /// Nodes on a server, busy from now on.
     pub(crate) async fn start(name: &'static str, server: &RedisServer) -> Self {
