@@ -1,57 +1,82 @@
 //! The process of a node stops, or ends.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nearfar::Nearfar;
-use nearfar_testkit::{Program, Read, RedisServer, eventually};
+use nearfar_testkit::{Direction, FaultProxy, Flow, Program, Read, RedisServer, eventually};
 
 use crate::trial::{BOUND, KEYS, NAMESPACE, Trial};
 
 /// Another node of the trial, in a process of its own, that prints what it serves from L1.
-fn lone_reader(trial: &Trial, server: &RedisServer) -> Program {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lone-reader"));
-    command.args([server.url(), NAMESPACE.to_owned(), KEYS.to_string(), BOUND.as_millis().to_string()]);
-    command.arg(trial.clock.zero().to_string());
-    Program::start(command)
+struct LoneReader {
+    program: Program,
+    reads: Vec<Read>,
 }
 
-fn parse(line: &str) -> Read {
-    let mut numbers = line.split(' ').map(|number| number.parse().unwrap());
-    let mut next = || numbers.next().unwrap();
-    Read { key: next(), revision: next(), start: next(), end: next() }
-}
-
-/// Reads on until there is a read that began after this moment of the trial's clock, and returns all.
-async fn reads_until(program: &mut Program, micros: u64) -> Vec<Read> {
-    let mut reads = Vec::new();
-    while reads.last().is_none_or(|read: &Read| read.start <= micros) {
-        reads.push(parse(&program.line().await.unwrap()));
+impl LoneReader {
+    fn start(trial: &Trial, url: String) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lone-reader"));
+        command.args([url, NAMESPACE.to_owned(), KEYS.to_string(), BOUND.as_millis().to_string()]);
+        command.arg(trial.clock.zero().to_string());
+        Self { program: Program::start(command), reads: Vec::new() }
     }
-    reads
+
+    /// Waits until it has asked for all keys since this moment of the trial's clock.
+    async fn asks_for_all_since(&mut self, micros: u64) {
+        while !self.take_line().await.is_some_and(|round| round >= micros) {}
+    }
+
+    /// Waits until L1 has served it something since this moment of the trial's clock, and says when.
+    async fn is_served_since(&mut self, micros: u64) -> u64 {
+        loop {
+            self.take_line().await;
+            if let Some(read) = self.reads.last().filter(|read| read.start >= micros) {
+                return read.start;
+            }
+        }
+    }
+
+    /// When the round began, if this is its end.
+    async fn take_line(&mut self) -> Option<u64> {
+        let line = self.program.line().await.unwrap();
+        if let Some(round) = line.strip_prefix("round ") {
+            return Some(round.parse().unwrap());
+        }
+        let mut numbers = line.split(' ').map(|number| number.parse().unwrap());
+        let mut next = || numbers.next().unwrap();
+        self.reads.push(Read { key: next(), revision: next(), start: next(), end: next() });
+        None
+    }
 }
 
-/// R8: it wakes up with copies that were fresh when it fell asleep. Timers and messages that would say otherwise have not
-/// had their turn yet.
+/// R8: it wakes up with copies that were fresh when it fell asleep, and what would say otherwise has not reached it yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stood_still_for_longer_than_the_bound_serves_nothing_stale() {
     let server = RedisServer::start().await;
     let mut trial = Trial::start("client process stopped for 3 s", &server).await;
-    let mut program = lone_reader(&trial, &server);
-    let mut reads = reads_until(&mut program, 0).await;
-    reads.extend(reads_until(&mut program, trial.clock.micros()).await);
+    let proxy = FaultProxy::start(server.port()).await;
+    let mut reader = LoneReader::start(&trial, proxy.url());
+    reader.is_served_since(0).await;
+    trial.goes_well().await;
     trial.breaks();
-    program.pause();
+    proxy.set(Direction::ToClient, Flow::Hold);
+    reader.program.pause();
     trial.lasts(3 * BOUND).await;
     trial.calms_down().await;
+
     let resumed_at = trial.clock.micros();
-    program.resume();
-    let after = reads_until(&mut program, resumed_at).await;
-    let first = after.last().unwrap().start;
-    reads.extend(after);
-    trial.remarks(format!("the first copy is served {} ms after it goes on", (first - resumed_at) / 1000));
-    let afterwards = u64::try_from(BOUND.as_micros()).unwrap();
-    reads.extend(reads_until(&mut program, resumed_at + afterwards).await);
-    trial.was_also_read(reads);
+    reader.program.resume();
+    reader.asks_for_all_since(resumed_at).await;
+    let released_at = trial.clock.micros();
+    proxy.set(Direction::ToClient, Flow::Forward);
+    let served_at = reader.is_served_since(released_at).await;
+    trial.remarks(format!(
+        "its L1 is served again after {:.3} s",
+        Duration::from_micros(served_at - released_at).as_secs_f64()
+    ));
+    reader.asks_for_all_since(released_at + u64::try_from(BOUND.as_micros()).unwrap()).await;
+    trial.was_also_read(reader.reads);
     trial.ends().await;
 }
 
@@ -59,8 +84,8 @@ async fn a_process_that_stood_still_for_longer_than_the_bound_serves_nothing_sta
 async fn nodes_that_leave_without_a_goodbye_are_no_loss_to_the_others() {
     let server = RedisServer::start().await;
     let mut trial = Trial::start("two nodes gone without a goodbye", &server).await;
-    let mut program = lone_reader(&trial, &server);
-    program.line().await.unwrap();
+    let mut reader = LoneReader::start(&trial, server.url());
+    reader.is_served_since(0).await;
     let dropped = Nearfar::connect(&server.url()).await.unwrap();
     drop(dropped.cache::<u64, u64>(NAMESPACE).build().await.unwrap());
     let here = trial.nodes[0].clone();
@@ -68,7 +93,7 @@ async fn nodes_that_leave_without_a_goodbye_are_no_loss_to_the_others() {
     assert_eq!(listed().await, 5);
 
     trial.breaks();
-    program.kill();
+    reader.program.kill();
     drop(dropped);
     trial.lasts(BOUND).await;
     assert_eq!(listed().await, 5, "nobody knows yet");

@@ -1,4 +1,5 @@
-//! A node in a process of its own, which prints what L1 serves: `key revision start end`, times in microseconds.
+//! A node in a process of its own, which prints what L1 serves: `key revision start end`, times in microseconds; and
+//! `round start` when it has asked for all keys since then.
 //!
 //! Arguments: the server's URL, the namespace, the number of keys, the bound in milliseconds, the zero of the clock.
 
@@ -35,6 +36,7 @@ fn next<T: FromStr<Err: Error + 'static>>(
 /// On a thread, so that the first thing that happens in a process that goes on may be a read.
 fn print_l1(cache: &Cache<u64, u64>, keys: u64, clock: Stopwatch) -> std::io::Result<()> {
     loop {
+        let round = clock.micros();
         for key in 0..keys {
             let start = clock.micros();
             if let Some(revision) = cache.peek(&key) {
@@ -42,6 +44,7 @@ fn print_l1(cache: &Cache<u64, u64>, keys: u64, clock: Stopwatch) -> std::io::Re
             }
             std::thread::sleep(Duration::from_micros(100));
         }
+        writeln!(stdout(), "round {round}")?;
     }
 }
 
