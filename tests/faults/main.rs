@@ -12,6 +12,7 @@
 mod failover;
 mod links;
 mod memory;
+mod mishaps;
 mod processes;
 mod server;
 mod station;

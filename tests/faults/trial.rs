@@ -291,7 +291,7 @@ impl Trial {
         );
         let violations = report.violations(BOUND);
         assert_eq!(violations.first(), None, "the worst of {}", violations.len());
-        assert!(report.reads() > 1_000 && report.writes() > 50, "too little was done to prove anything");
+        assert!(report.reads() > 200 && report.writes() > 20, "too little was done to prove anything");
         Verdict { failed_reads, queued, refused, trust_was_kept: self.trust_was_kept() }
     }
 
