@@ -5,7 +5,8 @@ use nearfar_testkit::{Cut, Direction, FaultProxy, Flow, RedisServer, eventually}
 
 use crate::trial::{BOUND, EVERYBODY, NAMESPACE, Trial};
 
-/// A replica of the server at this port.
+/// A replica of the server at this port. They reach each other on the loopback interface, which servers in containers do
+/// not.
 async fn replica_of(port: u16) -> RedisServer {
     let replica = RedisServer::builder().arg("replicaof", &format!("127.0.0.1 {port}")).start().await;
     eventually("the replica has caught up", async || {
