@@ -291,7 +291,8 @@ impl Loop {
         let (context, couriers, errands) = (&self.context, &self.couriers, &mut self.errands);
         let emptied = async {
             // A batch under way neither waits nor is acknowledged until its errand is over.
-            while errands.join_next().await.is_some() {}
+            while couriers.iter().any(|courier| courier.is_sending()) && errands.join_next().await.is_some() {
+            }
             join_all(couriers.iter().map(|courier| empty(context, courier))).await;
         };
         // What is under way when the time is over stays in its outbox.
