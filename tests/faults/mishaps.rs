@@ -65,8 +65,12 @@ impl Mishap {
             Self::Flow { node, .. } => trial.nodes[node].proxy.set(Direction::Both, Flow::Forward),
             Self::Pause => server.resume().await,
             Self::Restart => server.restart().await,
-            Self::Cut { .. } | Self::Strand { .. } | Self::KillSubscriptions => {}
-            Self::FlushAll | Self::FlushScripts => {}
+            // They are over when they have happened.
+            Self::Cut { .. }
+            | Self::Strand { .. }
+            | Self::KillSubscriptions
+            | Self::FlushAll
+            | Self::FlushScripts => {}
         }
     }
 }

@@ -24,7 +24,7 @@ impl LoneReader {
 
     /// Waits until it has asked for all keys since this moment of the trial's clock.
     async fn asks_for_all_since(&mut self, micros: u64) {
-        while !self.take_line().await.is_some_and(|round| round >= micros) {}
+        while self.take_line().await.is_none_or(|round| round < micros) {}
     }
 
     /// Waits until L1 has served it something since this moment of the trial's clock, and says when.
