@@ -17,7 +17,7 @@ use crate::process::OwnedProcess;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let mut command = Command::new("/bin/sh");
-/// command.args(["-c", "echo ready; sleep 3600"]);
+/// command.args(["-c", "echo ready; exec sleep 3600"]);
 /// let mut program = Program::start(command);
 /// assert_eq!(program.line().await.as_deref(), Some("ready"));
 ///
