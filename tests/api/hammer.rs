@@ -1,43 +1,19 @@
 //! Many readers and writers on a few keys, for some seconds, judged by what was acknowledged when.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use nearfar::Cache;
 use nearfar_testkit::{History, Read, Stopwatch, Write, eventually};
-use nearfar_tests::on_every_backend;
+use nearfar_tests::{Truth, on_every_backend};
 
 const KEYS: u64 = 100;
 const FOR: Duration = Duration::from_secs(3);
 const BOUND: Duration = Duration::from_secs(1);
 
-/// The truth: a revision for each key, and the right to change it.
-struct Truth {
-    revisions: Vec<AtomicU64>,
-    writing: Vec<tokio::sync::Mutex<()>>,
-}
-
-impl Truth {
-    fn new() -> Arc<Self> {
-        let revisions = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
-        let writing = (0..KEYS).map(|_| tokio::sync::Mutex::new(())).collect();
-        Arc::new(Self { revisions, writing })
-    }
-
-    fn revision(&self, key: u64) -> u64 {
-        self.revisions[usize::try_from(key).unwrap()].load(Ordering::SeqCst)
-    }
-
-    fn commit(&self, key: u64) -> u64 {
-        self.revisions[usize::try_from(key).unwrap()].fetch_add(1, Ordering::SeqCst) + 1
-    }
-}
-
-async fn load(cache: &Cache<u64, u64>, truth: &Arc<Truth>, key: u64) -> u64 {
-    let truth = Arc::clone(truth);
+async fn load(cache: &Cache<u64, u64>, truth: &Truth, key: u64) -> u64 {
+    let truth = truth.clone();
     let loader = move |key| async move {
         let revision = truth.revision(key);
         // Somebody else's turn between reading the row and coming back with it.
@@ -47,7 +23,7 @@ async fn load(cache: &Cache<u64, u64>, truth: &Arc<Truth>, key: u64) -> u64 {
     *cache.get_or_load(&key, loader).await.unwrap()
 }
 
-async fn read_for_a_while(cache: Cache<u64, u64>, truth: Arc<Truth>, clock: Stopwatch) -> History {
+async fn read_for_a_while(cache: Cache<u64, u64>, truth: Truth, clock: Stopwatch) -> History {
     let mut history = History::default();
     while clock.elapsed() < FOR {
         let key = fastrand::u64(..KEYS);
@@ -61,13 +37,13 @@ async fn read_for_a_while(cache: Cache<u64, u64>, truth: Arc<Truth>, clock: Stop
     history
 }
 
-async fn write_for_a_while(cache: Cache<u64, u64>, truth: Arc<Truth>, clock: Stopwatch) -> History {
+async fn write_for_a_while(cache: Cache<u64, u64>, truth: Truth, clock: Stopwatch) -> History {
     let mut history = History::default();
     while clock.elapsed() < FOR {
         let key = fastrand::u64(..KEYS);
-        let _turn = truth.writing[usize::try_from(key).unwrap()].lock().await;
+        let turn = truth.turn(key).await;
         let start = clock.micros();
-        let revision = truth.commit(key);
+        let revision = turn.commit();
         if fastrand::bool() {
             cache.invalidate(&key).await.unwrap();
         } else {
@@ -85,13 +61,13 @@ on_every_backend! {
             node.nearfar.cache("hammered").max_staleness(BOUND).build().await.unwrap()
         }))
         .await;
-        let (truth, clock) = (Truth::new(), Stopwatch::start());
+        let (truth, clock) = (Truth::new(KEYS), Stopwatch::start());
         let mut tasks = Vec::new();
         for cache in &caches {
             for _ in 0..2 {
-                tasks.push(tokio::spawn(read_for_a_while(cache.clone(), Arc::clone(&truth), clock)));
+                tasks.push(tokio::spawn(read_for_a_while(cache.clone(), truth.clone(), clock)));
             }
-            tasks.push(tokio::spawn(write_for_a_while(cache.clone(), Arc::clone(&truth), clock)));
+            tasks.push(tokio::spawn(write_for_a_while(cache.clone(), truth.clone(), clock)));
         }
         let mut history = History::default();
         for recorded in join_all(tasks).await {

@@ -9,4 +9,5 @@ mod flights;
 mod hammer;
 mod lifetimes;
 mod outages;
+mod outbox;
 mod subscriptions;

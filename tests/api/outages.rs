@@ -5,25 +5,10 @@ use std::time::Duration;
 
 use nearfar::{Cache, Disconnected, Tier, Unacknowledged};
 use nearfar_testkit::eventually;
-use nearfar_tests::{Node, World, on_every_backend, trusted};
+use nearfar_tests::{Node, on_every_backend, trusted};
 
 async fn origin(key: String) -> Result<String, Infallible> {
     Ok(format!("row of {key}"))
-}
-
-/// Takes the store away from a node, and gives it back.
-async fn cut(world: &World, node: &Node) {
-    if let World::InProcess(shared) = world {
-        shared.cut_store();
-    }
-    world.isolate(node).await;
-}
-
-async fn heal(world: &World, node: &Node) {
-    if let World::InProcess(shared) = world {
-        shared.heal_store();
-    }
-    world.rejoin(node).await;
 }
 
 async fn with_policy(node: &Node, policy: Disconnected) -> Cache<String, String> {
@@ -38,7 +23,7 @@ on_every_backend! {
         let cache: Cache<String, String> =
             node.nearfar.cache("texts").unacknowledged(Unacknowledged::Fail).build().await.unwrap();
         cache.set("k", "v".into()).await.unwrap();
-        cut(&world, &node).await;
+        world.cut_off(&node).await;
 
         let failures = [
             cache.invalidate("k").await.unwrap_err(),
@@ -52,7 +37,7 @@ on_every_backend! {
         assert!(cache.peek("k").is_none());
         assert!(cache.get("k").await.unwrap_err().is_unavailable());
 
-        heal(&world, &node).await;
+        world.bring_back(&node).await;
         eventually("the store is back", async || cache.invalidate("k").await.is_ok()).await;
         trusted(&cache).await;
     }
@@ -60,10 +45,10 @@ on_every_backend! {
     async fn loads_work_while_the_store_is_away(world: World) {
         let node = world.node().await;
         let cache = node.texts().await;
-        cut(&world, &node).await;
+        world.cut_off(&node).await;
         let loaded = cache.get_or_load("k", origin).await.unwrap();
         assert_eq!((loaded.as_str(), loaded.tier()), ("row of k", Tier::Loader));
-        heal(&world, &node).await;
+        world.bring_back(&node).await;
         trusted(&cache).await;
         eventually("fills reach the store again", async || {
             cache.get_or_load("other", origin).await.unwrap();

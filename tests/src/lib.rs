@@ -6,9 +6,11 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod truth;
 mod valves;
 mod world;
 
+pub use truth::{Truth, Turn};
 pub use valves::{Valve, Valves};
 pub use world::{Node, World, trusted};
 

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nearfar::backend::{Bus, L2};
-use nearfar::{Cache, InProcess, Nearfar};
+use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder};
 use nearfar_redis::{OnUnreachable, RedisOptions};
 use nearfar_testkit::{Cut, FaultProxy, RedisServer, eventually};
 
@@ -48,19 +48,24 @@ impl World {
 
     /// A new node.
     pub async fn node(&self) -> Node {
+        self.node_with(Nearfar::builder()).await
+    }
+
+    /// A new node with settings of its own.
+    pub async fn node_with(&self, builder: NearfarBuilder) -> Node {
         let valves = Valves::default();
         match self {
             Self::InProcess(shared) => {
                 let (l2, bus) = shared.backend();
                 let (l2, bus) = valves.wrap(l2, bus);
-                Node { nearfar: Nearfar::builder().tokio_time().backend(l2, bus), valves, proxy: None }
+                Node { nearfar: builder.tokio_time().backend(l2, bus), valves, proxy: None }
             }
             Self::Redis(server, proxies) => {
                 let proxy = Arc::new(FaultProxy::start(server.port()).await);
                 proxies.lock().expect("no test panics in here").push(Arc::clone(&proxy));
                 let (l2, bus) = redis_backend(proxy.url()).await;
                 let (l2, bus) = valves.wrap(l2, bus);
-                Node { nearfar: Nearfar::builder().backend(l2, bus), valves, proxy: Some(proxy) }
+                Node { nearfar: builder.backend(l2, bus), valves, proxy: Some(proxy) }
             }
         }
     }
@@ -92,6 +97,22 @@ impl World {
             (Self::InProcess(shared), _) => shared.heal_bus(),
             (Self::Redis(..), proxy) => proxy.as_ref().expect("nodes on a server have one").accept().await,
         }
+    }
+
+    /// Takes the store away from a node, messages included. In process, from every node.
+    pub async fn cut_off(&self, node: &Node) {
+        if let Self::InProcess(shared) = self {
+            shared.cut_store();
+        }
+        self.isolate(node).await;
+    }
+
+    /// Ends what [`cut_off`](Self::cut_off) began.
+    pub async fn bring_back(&self, node: &Node) {
+        if let Self::InProcess(shared) = self {
+            shared.heal_store();
+        }
+        self.rejoin(node).await;
     }
 
     /// Loses everything in the store, as an operator's `FLUSHALL` does.

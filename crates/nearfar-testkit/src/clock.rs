@@ -1,6 +1,8 @@
 //! The one place of the testkit that asks what time it is, or waits for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// How long [`eventually`] waits: long enough for a loaded machine, short enough to read the failure.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -10,28 +12,51 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Counts microseconds from one moment, for the stamps of a [`History`](crate::History).
 ///
-/// `Copy`, so that all tasks of a test stamp from the same zero.
+/// `Copy`, so that all tasks of a test stamp from the same zero; and the [`zero`](Self::zero) can be told to another
+/// process of this machine.
+///
+/// ```
+/// use nearfar_testkit::Stopwatch;
+///
+/// let clock = Stopwatch::start();
+/// let same = Stopwatch::since(clock.zero());
+/// assert!(clock.micros() <= same.micros());
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {
-    zero: Instant,
+    /// On the clock that all processes share.
+    zero: Duration,
 }
 
 impl Stopwatch {
     /// Starts at zero.
-    #[expect(clippy::disallowed_methods, reason = "the clock of tests is read here")]
     pub fn start() -> Self {
-        Self { zero: Instant::now() }
+        Self { zero: monotonic() }
+    }
+
+    /// One that another process has started.
+    pub fn since(zero: u64) -> Self {
+        Self { zero: Duration::from_nanos(zero) }
+    }
+
+    /// What to tell another process, for its [`since`](Self::since).
+    pub fn zero(&self) -> u64 {
+        u64::try_from(self.zero.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
-        self.zero.elapsed()
+        monotonic().saturating_sub(self.zero)
     }
 
     /// Microseconds since the start.
     pub fn micros(&self) -> u64 {
         u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+}
+
+fn monotonic() -> Duration {
+    clock_gettime(ClockId::Monotonic).try_into().expect("this clock begins at zero and only grows")
 }
 
 /// Waits until `condition` holds.

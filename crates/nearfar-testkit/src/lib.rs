@@ -3,11 +3,12 @@
 //! ```text
 //!   test ──▶ FaultProxy ──▶ RedisServer        History ──▶ Report
 //!            hold, delay,   kill, pause,       reads and   worst staleness,
-//!            cut, refuse    restart            writes      violations of a bound
+//!            cut, redirect  restart            writes      violations of a bound
 //! ```
 //!
 //! * [`RedisServer`] is a `redis-server` or `valkey-server` process of the test's own.
-//! * [`FaultProxy`] stands in front of it and stops, delays or cuts what passes.
+//! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
+//! * [`Program`] is another process of the test's own, to be paused or killed.
 //! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
 //! * [`eventually`] waits for a condition, [`Stopwatch`] stamps histories, [`let_pass`] lets real
 //!   time pass: the only doors through which time enters a test.
@@ -43,12 +44,14 @@ mod history;
 mod local;
 mod ports;
 mod process;
+mod program;
 mod proxy;
 mod resp;
 mod server;
 
 pub use clock::{Stopwatch, eventually, let_pass};
 pub use history::{History, Read, Report, StaleRead, Write};
+pub use program::Program;
 pub use proxy::{Cut, Direction, FaultProxy, Flow};
 pub use resp::{Reply, RespClient};
 pub use server::{RedisServer, RedisServerBuilder};

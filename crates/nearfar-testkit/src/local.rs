@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::clock::{LOOK_EVERY, Stopwatch, let_pass};
 use crate::engine::{Engine, LaunchError, STARTING};
-use crate::process::ServerProcess;
+use crate::process::OwnedProcess;
 use crate::resp::{Reply, RespClient};
 
 /// One server's binary, arguments and directory, and its process while it runs.
@@ -20,7 +20,7 @@ pub(crate) struct Local {
     args: Vec<String>,
     port: u16,
     // Before `dir`: fields drop in this order, and a live server would write into it.
-    process: Option<ServerProcess>,
+    process: Option<OwnedProcess>,
     dir: TempDir,
 }
 
@@ -30,16 +30,16 @@ impl Local {
         Self { binary, args, port, process: None, dir }
     }
 
-    fn process(&self) -> &ServerProcess {
+    fn process(&self) -> &OwnedProcess {
         self.process.as_ref().expect("the server was killed or stopped: restart it first")
     }
 
-    fn spawn(&self) -> io::Result<ServerProcess> {
+    fn spawn(&self) -> io::Result<OwnedProcess> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = Command::new(&self.binary);
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(self.data()).args(&self.args);
-        ServerProcess::spawn(command.stdout(log.try_clone()?).stderr(log), self.dir.path())
+        OwnedProcess::spawn(command.stdout(log.try_clone()?).stderr(log), Some(self.dir.path()))
     }
 
     fn data(&self) -> PathBuf {
@@ -105,7 +105,7 @@ impl Engine for Local {
 }
 
 /// Waits until the process itself, and no other on the same port, accepts commands.
-async fn ready(mut process: ServerProcess, port: u16) -> Result<ServerProcess, LaunchError> {
+async fn ready(mut process: OwnedProcess, port: u16) -> Result<OwnedProcess, LaunchError> {
     let waited = Stopwatch::start();
     while waited.elapsed() < STARTING {
         if let Some(status) = process.ended() {

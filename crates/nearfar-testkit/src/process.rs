@@ -3,20 +3,20 @@
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-/// A running server process. Dropping it kills it. Its directory outlives it, for a restart, unless this
+/// A running process. Dropping it kills it. Its directory, if it has one, outlives it, for a restart, unless this
 /// process dies too.
 #[derive(Debug)]
-pub(crate) struct ServerProcess {
+pub(crate) struct OwnedProcess {
     child: Child,
     guardian: Guardian,
 }
 
-impl ServerProcess {
-    pub(crate) fn spawn(command: &mut Command, dir: &Path) -> io::Result<Self> {
+impl OwnedProcess {
+    pub(crate) fn spawn(command: &mut Command, dir: Option<&Path>) -> io::Result<Self> {
         let mut child = in_own_group(command).stdin(Stdio::null()).spawn()?;
         match Guardian::watch(child.id(), dir) {
             Ok(guardian) => Ok(Self { child, guardian }),
@@ -30,6 +30,11 @@ impl ServerProcess {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the process prints, if that is piped and was not taken before.
+    pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// How the process ended, if it has.
@@ -60,7 +65,7 @@ impl ServerProcess {
     }
 }
 
-impl Drop for ServerProcess {
+impl Drop for OwnedProcess {
     fn drop(&mut self) {
         // SIGKILL also ends a paused process. The guardian retires before `wait` gives the id back to
         // the system: it must never kill a stranger that was given the same one. Errors mean that the
@@ -72,7 +77,7 @@ impl Drop for ServerProcess {
 }
 
 /// Kills a process, and removes its directory, when this one dies without running destructors: by a signal, or by leaving a
-/// server in a `static`.
+/// handle in a `static`.
 ///
 /// A shell waits on a pipe whose other end only this process holds. A line means "retire"; the end of
 /// the file means that this process is gone.
@@ -82,11 +87,11 @@ struct Guardian {
 }
 
 impl Guardian {
-    fn watch(id: u32, dir: &Path) -> io::Result<Self> {
-        let script = r#"read -r line || { kill -9 "$1"; rm -rf "$2"; }"#;
+    fn watch(id: u32, dir: Option<&Path>) -> io::Result<Self> {
+        let script = r#"read -r line || { kill -9 "$1"; rm -rf ${2+"$2"}; }"#;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script, "nearfar-guardian"]);
-        command.arg(id.to_string()).arg(dir);
+        command.arg(id.to_string()).args(dir);
         let shell = in_own_group(&mut command)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,14 +19,13 @@ mod pump;
 ///
 /// It begins by forwarding. [`set`](Self::set) holds back or delays what passes, per direction and for
 /// present and future connections alike; [`cut`](Self::cut) ends the connections;
-/// [`refuse`](Self::refuse) lets no new ones in. While the server is down, a connection is accepted and
-/// reset.
+/// [`refuse`](Self::refuse) lets no new ones in; [`redirect`](Self::redirect) has new ones go elsewhere. While the
+/// server is down, a connection is accepted and reset.
 ///
 /// Dropping the proxy ends its connections and leaves no task running.
 #[derive(Debug)]
 pub struct FaultProxy {
     port: Reservation,
-    gates: Gates,
     connections: Arc<Connections>,
     /// The one task that listens. Empty while connections are refused.
     listening: Mutex<JoinSet<()>>,
@@ -66,18 +66,13 @@ pub enum Cut {
 impl FaultProxy {
     /// Starts a proxy in front of `127.0.0.1:target_port`.
     pub async fn start(target_port: u16) -> Self {
-        let gates = Gates::default();
         let connections = Connections {
-            target: (Ipv4Addr::LOCALHOST, target_port).into(),
-            gates: gates.clone(),
+            target: AtomicU16::new(target_port),
             current: Mutex::default(),
+            stranded: Mutex::default(),
         };
-        let proxy = Self {
-            port: Reservation::take(),
-            gates,
-            connections: connections.into(),
-            listening: Mutex::default(),
-        };
+        let proxy =
+            Self { port: Reservation::take(), connections: connections.into(), listening: Mutex::default() };
         proxy.accept().await;
         proxy
     }
@@ -95,20 +90,32 @@ impl FaultProxy {
     /// Changes the flow of all connections, present and future. From the return of a call with
     /// [`Flow::Hold`] on, not one more byte passes.
     pub fn set(&self, direction: Direction, flow: Flow) {
-        if direction != Direction::ToClient {
-            self.gates.to_server.send_replace(flow);
-        }
-        if direction != Direction::ToServer {
-            self.gates.to_client.send_replace(flow);
-        }
+        self.connections.lock().gates.set(direction, flow);
     }
 
     /// Ends all connections, and what was held back for them is lost. They are gone when this returns.
     /// New ones are welcome: call [`refuse`](Self::refuse) first where they are not.
     pub async fn cut(&self, how: Cut) {
-        let mut batch = std::mem::take(&mut *self.connections.lock());
-        batch.cut.send_replace(Some(how));
-        while batch.tasks.join_next().await.is_some() {}
+        let current = self.connections.lock().renew();
+        let stranded = std::mem::take(&mut *lock(&self.connections.stranded));
+        for mut batch in stranded.into_iter().chain([current]) {
+            batch.cut.send_replace(Some(how));
+            while batch.tasks.join_next().await.is_some() {}
+        }
+    }
+
+    /// Lets nothing pass through the present connections any more, for good, as when a firewall forgets them: they stay
+    /// open and no end of them is ever told. New ones are as the present ones were.
+    pub fn strand(&self) {
+        let batch = self.connections.lock().renew();
+        batch.gates.set(Direction::Both, Flow::Hold);
+        lock(&self.connections.stranded).push(batch);
+    }
+
+    /// Has new connections go to `127.0.0.1:target_port`, as a name or a virtual address does that moves to another
+    /// server. Present ones stay where they are: [`cut`](Self::cut) them too where they should not.
+    pub fn redirect(&self, target_port: u16) {
+        self.connections.target.store(target_port, Ordering::SeqCst);
     }
 
     /// Refuses new connections ("connection refused"). Present ones live on.
@@ -131,7 +138,7 @@ impl FaultProxy {
         lock(&self.listening).spawn(listen(listener, self.connections.clone()));
     }
 
-    /// How many connections are open now.
+    /// How many connections are open now, stranded ones left out.
     pub fn connections(&self) -> usize {
         let mut batch = self.connections.lock();
         batch.reap();
@@ -139,11 +146,28 @@ impl FaultProxy {
     }
 }
 
-/// The flows that all connections watch.
+/// The flows that the connections of a batch watch.
 #[derive(Debug, Clone)]
 struct Gates {
     to_server: watch::Sender<Flow>,
     to_client: watch::Sender<Flow>,
+}
+
+impl Gates {
+    fn set(&self, direction: Direction, flow: Flow) {
+        if direction != Direction::ToClient {
+            self.to_server.send_replace(flow);
+        }
+        if direction != Direction::ToServer {
+            self.to_client.send_replace(flow);
+        }
+    }
+
+    /// Others, that stand as these do now.
+    fn copy(&self) -> Self {
+        let copy = |flow: &watch::Sender<Flow>| watch::Sender::new(*flow.borrow());
+        Self { to_server: copy(&self.to_server), to_client: copy(&self.to_client) }
+    }
 }
 
 impl Default for Gates {
@@ -154,25 +178,37 @@ impl Default for Gates {
 
 #[derive(Debug)]
 struct Connections {
-    target: SocketAddr,
-    gates: Gates,
+    /// The port that new ones go to.
+    target: AtomicU16,
     current: Mutex<Batch>,
+    stranded: Mutex<Vec<Batch>>,
 }
 
-/// The connections since the last cut, which ends all of them together.
+/// Connections whose flows are the same, and that are cut together.
 #[derive(Debug)]
 struct Batch {
+    gates: Gates,
     cut: watch::Sender<Option<Cut>>,
     tasks: JoinSet<()>,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { cut: watch::Sender::new(None), tasks: JoinSet::new() }
+        Self::behind(Gates::default())
     }
 }
 
 impl Batch {
+    fn behind(gates: Gates) -> Self {
+        Self { gates, cut: watch::Sender::new(None), tasks: JoinSet::new() }
+    }
+
+    /// Begins another in the place of this one, which is returned.
+    fn renew(&mut self) -> Self {
+        let next = Self::behind(self.gates.copy());
+        std::mem::replace(self, next)
+    }
+
     /// Forgets the connections that have ended.
     fn reap(&mut self) {
         while self.tasks.try_join_next().is_some() {}
@@ -187,7 +223,8 @@ impl Connections {
     fn open(&self, client: TcpStream) {
         let mut batch = self.lock();
         batch.reap();
-        let work = carry(client, self.target, self.gates.clone(), batch.cut.subscribe());
+        let target = (Ipv4Addr::LOCALHOST, self.target.load(Ordering::SeqCst)).into();
+        let work = carry(client, target, batch.gates.clone(), batch.cut.subscribe());
         batch.tasks.spawn(work);
     }
 }

@@ -148,6 +148,22 @@ impl RedisServer {
         self.launch_or_panic().await;
     }
 
+    /// Starts the server again with what the command `SAVE` has last written, as after a restore from an old backup,
+    /// killing it first if it runs.
+    ///
+    /// # Panics
+    ///
+    /// If the server is [`persistent`](RedisServerBuilder::persistent), which would win over the backup, or does not
+    /// come up.
+    pub async fn restart_from_snapshot(&mut self) {
+        assert!(
+            !self.persistent,
+            "a persistent server starts from its append-only file, not from a snapshot"
+        );
+        self.kill().await;
+        self.launch_or_panic().await;
+    }
+
     /// Starts the server again without data, killing it first if it runs.
     ///
     /// # Panics

@@ -132,6 +132,41 @@ async fn what_was_held_is_lost_in_a_cut_and_a_new_connection_works() {
 }
 
 #[tokio::test]
+async fn stranded_connections_hear_nothing_more_while_new_ones_work() {
+    let (server, proxy) = proxied().await;
+    let mut old = connect(&proxy).await;
+    old.command(&["PING"]).await.unwrap();
+    proxy.strand();
+    send(&mut old, &["SET", "key", "value"]).await;
+    let mut new = connect(&proxy).await;
+    new.command(&["PING"]).await.unwrap();
+
+    proxy.set(Direction::Both, Flow::Forward);
+    send(&mut old, &["PING"]).await;
+    assert!(!exists(&server, "key").await, "stranded is for good");
+    new.command(&["PING"]).await.unwrap();
+
+    proxy.cut(Cut::Reset).await;
+    for mut client in [old, new] {
+        client.next().await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_redirected_proxy_leads_new_connections_to_another_server() {
+    let (first, proxy) = proxied().await;
+    let second = RedisServer::start().await;
+    let mut old = connect(&proxy).await;
+    old.command(&["PING"]).await.unwrap();
+    proxy.redirect(second.port());
+    let mut new = connect(&proxy).await;
+    new.command(&["SET", "new", "value"]).await.unwrap();
+    old.command(&["SET", "old", "value"]).await.unwrap();
+    assert!(exists(&first, "old").await && !exists(&first, "new").await);
+    assert!(exists(&second, "new").await && !exists(&second, "old").await);
+}
+
+#[tokio::test]
 async fn new_connections_are_refused_while_old_ones_live_on() {
     let (_server, proxy) = proxied().await;
     let mut old = connect(&proxy).await;

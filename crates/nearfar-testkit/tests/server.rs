@@ -82,6 +82,17 @@ async fn a_restart_without_data_keeps_the_port_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_restart_from_a_snapshot_has_what_was_there_when_it_was_saved() {
+    let mut server = RedisServer::start().await;
+    set(&server, "before", "kept").await;
+    assert!(server.command(&["SAVE"]).await.is_ok());
+    set(&server, "after", "lost").await;
+    server.restart_from_snapshot().await;
+    assert_eq!(get(&server, "before").await.as_deref(), Some("kept"));
+    assert_eq!(get(&server, "after").await, None);
+}
+
+#[tokio::test]
 async fn a_paused_server_can_be_stopped() {
     let mut server = RedisServer::start().await;
     server.pause().await;

@@ -32,6 +32,11 @@ impl Courier {
         self.held.outbox().with(|outbox| outbox.depth() == 0)
     }
 
+    /// Whether a batch is under way.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.held.outbox().with(|outbox| outbox.depth() > 0 && outbox.due() == Moment::NEVER)
+    }
+
     /// L2 has shown that it is there.
     pub(crate) fn nudge(&self) {
         self.held.outbox().with(nearfar_core::Outbox::nudge);

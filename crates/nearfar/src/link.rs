@@ -276,33 +276,44 @@ impl Loop {
         }
     }
 
-    async fn shut_down(self, done: oneshot::Sender<Vec<Undelivered>>) {
+    async fn shut_down(mut self, done: oneshot::Sender<Vec<Undelivered>>) {
         self.members.values().for_each(Member::close);
-        let left = empty_outboxes(&self.context, &self.couriers).await;
+        let left = self.empty_outboxes().await;
         let (l2, node) = (&self.context.l2, self.context.node);
         // The lists of live nodes forget this one by themselves if L2 cannot be told.
         join_all(self.members.keys().map(|namespace| l2.leave(namespace, node))).await;
         self.context.l2.close().await;
         let _ = done.send(left);
     }
-}
 
-/// Sends what waits, for as long as one command may take, and says what is left.
-async fn empty_outboxes(context: &LinkContext, couriers: &[Arc<Courier>]) -> Vec<Undelivered> {
-    let emptied = join_all(couriers.iter().map(|courier| empty(context, courier)));
-    // What is under way when the time is over stays in its outbox.
-    let _ = tokio::time::timeout(context.command_timeout, emptied).await;
-    let left = |courier: &Arc<Courier>| {
-        Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.close()? })
-    };
-    couriers.iter().filter_map(left).collect()
+    /// Sends what waits, for as long as one command may take, and says what is left.
+    async fn empty_outboxes(&mut self) -> Vec<Undelivered> {
+        let (context, couriers, errands) = (&self.context, &self.couriers, &mut self.errands);
+        let emptied = async {
+            // A batch under way neither waits nor is acknowledged until its errand is over.
+            while couriers.iter().any(|courier| courier.is_sending()) && errands.join_next().await.is_some() {
+            }
+            join_all(couriers.iter().map(|courier| empty(context, courier))).await;
+        };
+        // What is under way when the time is over stays in its outbox.
+        let _ = tokio::time::timeout(context.command_timeout, emptied).await;
+        let left = |courier: &Arc<Courier>| {
+            Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.close()? })
+        };
+        self.couriers.iter().filter_map(left).collect()
+    }
 }
 
 /// Until nothing waits, or L2 does not answer.
 async fn empty(context: &LinkContext, courier: &Courier) {
     courier.nudge();
-    while let Some(batch) = courier.poll(context.clock.now()) {
-        if !courier.deliver(context, &batch).await {
+    while !courier.is_idle() {
+        // What could still be overtaken waits until it cannot.
+        context.clock.sleep_until(courier.due()).await;
+        let batch = courier.poll(context.clock.now());
+        if let Some(batch) = batch
+            && !courier.deliver(context, &batch).await
+        {
             return;
         }
     }
