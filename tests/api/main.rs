@@ -8,6 +8,7 @@ mod fills;
 mod flights;
 mod hammer;
 mod lifetimes;
+mod moods;
 mod outages;
 mod outbox;
 mod subscriptions;

@@ -7,8 +7,9 @@ use nearfar_core::backend::L2Error;
 use nearfar_core::{Batch, Change, Moment, Namespace, Setback, Version};
 
 use crate::agreement::{Agreement, Disagreement};
-use crate::link::LinkContext;
+use crate::link::{LinkContext, Undelivered};
 use crate::member::Follows;
+use crate::outbox::SharedOutbox;
 
 pub(crate) struct Courier {
     pub(crate) namespace: Namespace,
@@ -20,31 +21,39 @@ pub(crate) struct Courier {
 impl Courier {
     /// The batch to send now, if one is due.
     pub(crate) fn poll(&self, now: Moment) -> Option<Batch> {
-        self.held.outbox().with(|outbox| outbox.poll(now))
+        self.in_use()?.with(|outbox| outbox.poll(now))
     }
 
     /// When to poll next.
     pub(crate) fn due(&self) -> Moment {
-        self.held.outbox().with(|outbox| outbox.due())
+        self.in_use().map_or(Moment::NEVER, |outbox| outbox.with(|outbox| outbox.due()))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.held.outbox().with(|outbox| outbox.depth() == 0)
+        self.in_use().is_none()
     }
 
     /// Whether a batch is under way.
     pub(crate) fn is_sending(&self) -> bool {
-        self.held.outbox().with(|outbox| outbox.depth() > 0 && outbox.due() == Moment::NEVER)
+        !self.is_idle() && self.due() == Moment::NEVER
     }
 
     /// L2 has shown that it is there.
     pub(crate) fn nudge(&self) {
-        self.held.outbox().with(nearfar_core::Outbox::nudge);
+        if let Some(outbox) = self.in_use() {
+            outbox.with(nearfar_core::Outbox::nudge);
+        }
+    }
+
+    /// The loop asks at each turn: no lock is taken while there is nothing to send.
+    fn in_use(&self) -> Option<&SharedOutbox> {
+        Some(self.held.outbox()).filter(|outbox| !outbox.is_empty())
     }
 
     /// Nothing is delivered from here on. Returns what was not.
-    pub(crate) fn close(&self) -> Option<Batch> {
-        self.held.outbox().close()
+    pub(crate) fn close(&self) -> Option<Undelivered> {
+        let what = self.held.outbox().close()?;
+        Some(Undelivered { namespace: self.namespace.to_string(), what })
     }
 
     /// Sends a batch, and says whether L2 has acknowledged it.

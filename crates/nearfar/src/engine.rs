@@ -19,7 +19,6 @@ use crate::holdings::Holdings;
 use crate::key::CacheKey;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
-use crate::outbox::SharedOutbox;
 use crate::stats::Stats;
 
 /// One cache on one node.
@@ -56,7 +55,7 @@ where
         options: Options,
         codec: Box<dyn Codec<V>>,
     ) -> Result<Arc<Self>, Error> {
-        let held = Arc::new(Holdings::new(&options, SharedOutbox::new(claim.node.orders())));
+        let held = Arc::new(Holdings::new(&options, claim.node.outbox(&claim.namespace)));
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), options.settings()));
         let engine = Arc::new(Self { claim, options, codec, held, agreement });
         let reachable = match engine.agree().await {

@@ -24,7 +24,7 @@ pub(crate) struct Holdings<K, V> {
     pub(crate) l1: L1<K, V>,
     pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) outbox: SharedOutbox,
+    pub(crate) outbox: Arc<SharedOutbox>,
     /// The last clear of this node's own that was settled.
     own_clear: AtomicU64,
 }
@@ -34,7 +34,7 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(options: &Options, outbox: SharedOutbox) -> Self {
+    pub(crate) fn new(options: &Options, outbox: Arc<SharedOutbox>) -> Self {
         let gate = Arc::new(Gate::new(options.disconnected));
         let counters = Arc::new(Counters::default());
         let l1 = L1::new(&options.l1(), Arc::clone(&gate), Arc::clone(&counters));

@@ -25,7 +25,6 @@ pub(crate) enum Order {
     Attach {
         namespace: Namespace,
         member: Box<Member>,
-        courier: Arc<Courier>,
     },
     Detach {
         namespace: Namespace,
@@ -143,9 +142,8 @@ struct Loop {
     context: LinkContext,
     bus: Box<dyn Bus>,
     orders: mpsc::UnboundedReceiver<Order>,
+    /// Those that were detached stay until their outboxes are empty.
     members: HashMap<Namespace, Member>,
-    /// One for each member, and for each that was detached while its outbox was not empty.
-    couriers: Vec<Arc<Courier>>,
     /// Beats, look-ups in the log and deliveries that are under way.
     errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
@@ -155,8 +153,7 @@ struct Loop {
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         let watchdog = Watchdog::new(context.patience);
-        let (members, couriers) = (HashMap::new(), Vec::new());
-        Self { context, bus, orders, members, couriers, errands: JoinSet::new(), watchdog }
+        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog }
     }
 
     async fn run(mut self) {
@@ -166,10 +163,7 @@ impl Loop {
                 // In a fixed order, so that a simulation can repeat a run. What comes first is rare.
                 biased;
                 order = self.orders.recv() => match order {
-                    Some(Order::Attach { namespace, member, courier }) => {
-                        self.couriers.push(courier);
-                        self.attach(namespace, *member);
-                    }
+                    Some(Order::Attach { namespace, member }) => self.attach(namespace, *member),
                     Some(Order::Detach { namespace }) => self.detach(&namespace),
                     Some(Order::Look) => {}
                     Some(Order::Shutdown { done }) => return self.shut_down(done).await,
@@ -185,19 +179,29 @@ impl Loop {
         }
     }
 
+    /// One that was detached and has not left yet makes room: the new one has its outbox.
     fn attach(&mut self, namespace: Namespace, member: Member) {
         self.bus.subscribe(&namespace, self.context.node);
         self.members.insert(namespace, member);
     }
 
+    /// It goes on following, as a delivery needs, until it has nothing to deliver.
     fn detach(&mut self, namespace: &Namespace) {
-        self.bus.unsubscribe(namespace, self.context.node);
-        self.members.remove(namespace);
+        if let Some(member) = self.members.get_mut(namespace) {
+            member.detach();
+        }
+    }
+
+    fn let_leave(&mut self) {
+        for (namespace, _) in self.members.extract_if(|_, member| member.may_leave()) {
+            self.bus.unsubscribe(&namespace, self.context.node);
+        }
     }
 
     /// Does what is due and returns when something is due next.
     fn poll_timers(&mut self) -> Moment {
         let now = self.context.clock.now();
+        self.let_leave();
         if self.members.is_empty() {
             // Nobody beats, so nothing proves the link, and nothing depends on it.
             self.watchdog.proof();
@@ -217,22 +221,16 @@ impl Loop {
                 self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
             }
         }
-        self.poll_couriers(now);
-        let due =
-            self.members.values().map(Member::due).chain(self.couriers.iter().map(|courier| courier.due()));
-        due.fold(self.watchdog.due(), Moment::min)
+        self.poll_outboxes(now);
+        self.members.values().map(Member::due).fold(self.watchdog.due(), Moment::min)
     }
 
-    fn poll_couriers(&mut self, now: Moment) {
-        for courier in &self.couriers {
+    fn poll_outboxes(&mut self, now: Moment) {
+        for courier in self.members.values().map(Member::courier) {
             if let Some(batch) = courier.poll(now) {
                 self.errands.spawn(deliver(self.context.clone(), Arc::clone(courier), batch));
             }
         }
-        let attached = |courier: &Courier| {
-            self.members.get(&courier.namespace).is_some_and(|member| member.holds(&courier.held))
-        };
-        self.couriers.retain(|courier| attached(courier) || !courier.is_idle());
     }
 
     fn handle_event(&mut self, event: BusEvent) {
@@ -252,7 +250,7 @@ impl Loop {
                     }
                 }
                 self.watchdog.proof();
-                self.couriers.iter().for_each(|courier| courier.nudge());
+                self.members.values().for_each(|member| member.courier().nudge());
             }
             BusEvent::Doubt(_) => self.handle_doubt_everywhere(),
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
@@ -281,14 +279,16 @@ impl Loop {
         let left = self.empty_outboxes().await;
         let (l2, node) = (&self.context.l2, self.context.node);
         // The lists of live nodes forget this one by themselves if L2 cannot be told.
-        join_all(self.members.keys().map(|namespace| l2.leave(namespace, node))).await;
+        let goodbyes = self.members.keys().map(|namespace| self.context.bounded(l2.leave(namespace, node)));
+        join_all(goodbyes).await;
         self.context.l2.close().await;
         let _ = done.send(left);
     }
 
     /// Sends what waits, for as long as one command may take, and says what is left.
     async fn empty_outboxes(&mut self) -> Vec<Undelivered> {
-        let (context, couriers, errands) = (&self.context, &self.couriers, &mut self.errands);
+        let couriers: Vec<_> = self.members.values().map(|member| Arc::clone(member.courier())).collect();
+        let (context, errands) = (&self.context, &mut self.errands);
         let emptied = async {
             // A batch under way neither waits nor is acknowledged until its errand is over.
             while couriers.iter().any(|courier| courier.is_sending()) && errands.join_next().await.is_some() {
@@ -297,10 +297,16 @@ impl Loop {
         };
         // What is under way when the time is over stays in its outbox.
         let _ = tokio::time::timeout(context.command_timeout, emptied).await;
-        let left = |courier: &Arc<Courier>| {
-            Some(Undelivered { namespace: courier.namespace.to_string(), what: courier.close()? })
-        };
-        self.couriers.iter().filter_map(left).collect()
+        couriers.iter().filter_map(|courier| courier.close()).collect()
+    }
+}
+
+/// Whatever ended it: what nobody delivers any more is not queued.
+impl Drop for Loop {
+    fn drop(&mut self) {
+        for member in self.members.values() {
+            member.courier().close();
+        }
     }
 }
 

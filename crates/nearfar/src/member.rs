@@ -12,6 +12,7 @@ use nearfar_core::{
 };
 use tokio::sync::oneshot;
 
+use crate::courier::Courier;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
 
@@ -47,6 +48,9 @@ pub(crate) enum Heard {
 pub(crate) struct Member {
     follower: Follower,
     held: Arc<dyn Follows>,
+    courier: Arc<Courier>,
+    /// Whether its cache is gone.
+    detached: bool,
     /// Told once, when the subscription is proved for the first time.
     proved: Option<oneshot::Sender<()>>,
     /// Beats that L2 has not answered.
@@ -58,12 +62,35 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         follower: Follower,
-        held: Arc<dyn Follows>,
+        courier: Courier,
         proved: oneshot::Sender<()>,
         patience: Duration,
     ) -> Self {
-        let watchdog = Watchdog::new(patience);
-        Self { follower, held, proved: Some(proved), under_way: Vec::new(), watchdog }
+        Self {
+            follower,
+            held: Arc::clone(&courier.held),
+            courier: Arc::new(courier),
+            detached: false,
+            proved: Some(proved),
+            under_way: Vec::new(),
+            watchdog: Watchdog::new(patience),
+        }
+    }
+
+    pub(crate) fn courier(&self) -> &Arc<Courier> {
+        &self.courier
+    }
+
+    /// Its cache is gone: nobody needs what it holds.
+    pub(crate) fn detach(&mut self) {
+        self.detached = true;
+        self.close();
+        self.drop_copies();
+    }
+
+    /// Whether nothing is left to do for it.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.detached && self.courier.is_idle()
     }
 
     /// The beat to send now, if one is due.
@@ -86,7 +113,7 @@ impl Member {
     pub(crate) fn due(&self) -> Moment {
         let beat =
             if self.under_way.len() < BEATS_AT_ONCE { self.follower.beat_due() } else { Moment::NEVER };
-        beat.min(self.watchdog.due())
+        beat.min(self.watchdog.due()).min(self.courier.due())
     }
 
     /// L2 has answered a beat, or will not any more.
@@ -210,7 +237,8 @@ impl Member {
     }
 
     fn resynced(&mut self, now: Moment) {
-        self.reclaim();
+        self.held.counters().resyncs.add(1);
+        self.drop_copies();
         // The history that acknowledged this node's last changes may be lost (race R30).
         let adopted = self.follower.applied().unwrap_or_default();
         let reissued = self.held.outbox().with(|outbox| outbox.reissue(now, adopted));
@@ -223,8 +251,7 @@ impl Member {
         self.report_proved();
     }
 
-    fn reclaim(&self) {
-        self.held.counters().resyncs.add(1);
+    fn drop_copies(&self) {
         // What a value's `drop` does is not this loop's to suffer from; the copies are dead in any case.
         let _ = catch_unwind(AssertUnwindSafe(|| self.held.reclaim()));
     }
@@ -242,11 +269,6 @@ impl Member {
         // Counted once it has taken effect: who sees the count finds no trust from before.
         self.follower.handle_doubt(self.held.gate());
         self.held.counters().doubts.add(1);
-    }
-
-    /// Whether it is the member of this cache.
-    pub(crate) fn holds(&self, held: &Arc<dyn Follows>) -> bool {
-        Arc::ptr_eq(&self.held, held)
     }
 
     pub(crate) fn close(&self) {

@@ -1,14 +1,14 @@
 //! What the caches of one node share.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use nearfar_core::backend::{Bus, L2};
 use nearfar_core::{BeatId, Follower, FollowerOptions, Moment, Namespace, NodeId, RemoteClock};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::agreement::Agreement;
 use crate::clock::Clock;
@@ -17,6 +17,7 @@ use crate::error::{ConfigProblem, Error, Operation};
 use crate::link::{Link, LinkContext, Order, Undelivered};
 use crate::member::{Follows, Member};
 use crate::options::Options;
+use crate::outbox::SharedOutbox;
 
 /// One node: its connections and its receive loop. Dropping the last handle ends all of it.
 pub(crate) struct Node {
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     closed: AtomicBool,
     /// Guards the names of the caches that exist: two of one name would have two truths in one process.
     names: Mutex<HashSet<Namespace>>,
+    /// Guards the list alone; each outbox lives as long as somebody fills or empties it.
+    outboxes: Mutex<HashMap<Namespace, Weak<SharedOutbox>>>,
 }
 
 /// How long a node waits.
@@ -58,8 +61,8 @@ impl Node {
             command_timeout: timeouts.command,
         };
         let link = Link::start(bus, context);
-        let (closed, names) = (AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { id, clock, remote, timeouts, start_degraded, l2, link, closed, names })
+        let (closed, names, outboxes) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Arc::new(Self { id, clock, remote, timeouts, start_degraded, l2, link, closed, names, outboxes })
     }
 
     /// The store, unless the node was shut down.
@@ -95,10 +98,10 @@ impl Node {
         let first_beat = BeatId::new(self.clock.now().micros());
         let follower = Follower::new(FollowerOptions { max_staleness: options.max_staleness }, first_beat);
         let (proved, proof) = oneshot::channel();
-        let member = Member::new(follower, Arc::clone(&held), proved, patience(self.timeouts));
         let fence_window = options.fence_window;
         let courier = Courier { namespace: namespace.clone(), held, agreement, fence_window };
-        self.link.order(Order::Attach { namespace, member: Box::new(member), courier: Arc::new(courier) });
+        let member = Member::new(follower, courier, proved, patience(self.timeouts));
+        self.link.order(Order::Attach { namespace, member: Box::new(member) });
         proof
     }
 
@@ -117,9 +120,17 @@ impl Node {
         Ok(last_beats.into_iter().map(live).collect())
     }
 
-    /// Where a cache's outbox says that there is something to send.
-    pub(crate) fn orders(&self) -> mpsc::WeakUnboundedSender<Order> {
-        self.link.orders()
+    /// The outbox of a namespace. An earlier cache of that name may have left something in it: what this node knows to
+    /// be wrong in L2 is wrong for the next one too.
+    pub(crate) fn outbox(&self, namespace: &Namespace) -> Arc<SharedOutbox> {
+        let mut outboxes = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
+        outboxes.retain(|_, outbox| outbox.strong_count() > 0);
+        if let Some(outbox) = outboxes.get(namespace).and_then(Weak::upgrade) {
+            return outbox;
+        }
+        let outbox = Arc::new(SharedOutbox::new(self.link.orders()));
+        outboxes.insert(namespace.clone(), Arc::downgrade(&outbox));
+        outbox
     }
 
     pub(crate) async fn shut_down(&self) -> Vec<Undelivered> {

@@ -28,9 +28,14 @@ impl SharedOutbox {
         }
     }
 
+    /// Whether nothing waits. Takes no lock.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.in_use.load(Ordering::Acquire)
+    }
+
     /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
     pub(crate) fn holds(&self, key: &[u8]) -> bool {
-        self.in_use.load(Ordering::Acquire) && self.lock().holds(key)
+        !self.is_empty() && self.lock().holds(key)
     }
 
     /// Adds a change that was not acknowledged and may be executed until then. `false` if nobody would send it.
