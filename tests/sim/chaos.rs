@@ -130,31 +130,17 @@ fn for_a_while(world: &Arc<World>, node: Id, long: Duration, set: fn(&mut State,
     world.later(long, move |world| apply(world, false));
 }
 
-/// Bytes vanish in one direction, and nobody is told. It ends with the connection: the node's watchdog replaces it when
-/// echoes stay away. A command connection that loses only replies is not missed by the watchdog, since echoes come;
-/// that one is ended by the operating system.
-fn half_open(world: &Arc<World>, node: Id, fault: Fault) {
+/// Bytes vanish in one direction, and nobody is told. It ends with the connection, which the node replaces when echoes
+/// or replies stay away.
+fn half_open(world: &World, node: Id, fault: Fault) {
     let which = which(world);
-    let (number, pause) = {
-        let mut state = world.lock();
-        let pause = millis(state.rng.u64(300..=1_500));
-        let Some(station) = state.stations.get_mut(node) else { return };
-        let connections =
-            [(which.commands(), &mut station.commands), (which.subscriber(), &mut station.subscriber)];
-        for (_, connection) in connections.into_iter().filter(|(hit, _)| *hit) {
-            let towards_node = fault == Fault::HalfOpenToNode;
-            let flow = if towards_node { &mut connection.to_node } else { &mut connection.to_server };
-            *flow = Flow::Vanish;
-        }
-        (station.commands.number, pause)
-    };
-    if which.commands() && fault == Fault::HalfOpenToNode {
-        world.later(pause, move |world| {
-            let same = world.lock().stations[node].commands.number == number;
-            if same {
-                world.cut(node, Which::Commands);
-            }
-        });
+    let station = &mut world.lock().stations[node];
+    let connections =
+        [(which.commands(), &mut station.commands), (which.subscriber(), &mut station.subscriber)];
+    for (_, connection) in connections.into_iter().filter(|(hit, _)| *hit) {
+        let towards_node = fault == Fault::HalfOpenToNode;
+        let flow = if towards_node { &mut connection.to_node } else { &mut connection.to_server };
+        *flow = Flow::Vanish;
     }
 }
 

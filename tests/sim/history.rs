@@ -37,7 +37,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Account {
     })
 }
 
-fn on_virtual_time<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
+pub(crate) fn on_virtual_time<T>(seed: u64, simulation: impl Future<Output = T>) -> T {
     // The library's own draws: node ids and jitter.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

@@ -18,6 +18,7 @@ mod chaos;
 mod client;
 mod clock;
 mod database;
+mod directed;
 mod fleet;
 mod history;
 mod judge;

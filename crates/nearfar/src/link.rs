@@ -134,8 +134,15 @@ const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 
 /// What an operation on L2 has come back with.
 enum Errand {
-    Beaten(BeatId),
-    Log { range: (Version, Version), frames: Result<Vec<Bytes>, L2Error> },
+    /// `answered` tells whether L2 has replied.
+    Beaten {
+        beat: BeatId,
+        answered: bool,
+    },
+    Log {
+        range: (Version, Version),
+        frames: Result<Vec<Bytes>, L2Error>,
+    },
     Delivered,
 }
 
@@ -150,13 +157,15 @@ struct Loop {
     errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
     watchdog: Watchdog,
+    /// Barks if L2 replies to no beat, whatever echoes come: commands may arrive while their replies are lost.
+    replies: Watchdog,
 }
 
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
-        let watchdog = Watchdog::new(context.patience);
+        let (watchdog, replies) = (Watchdog::new(context.patience), Watchdog::new(context.patience));
         let (members, couriers) = (HashMap::new(), Vec::new());
-        Self { context, bus, orders, members, couriers, errands: JoinSet::new(), watchdog }
+        Self { context, bus, orders, members, couriers, errands: JoinSet::new(), watchdog, replies }
     }
 
     async fn run(mut self) {
@@ -201,10 +210,14 @@ impl Loop {
         if self.members.is_empty() {
             // Nobody beats, so nothing proves the link, and nothing depends on it.
             self.watchdog.proof();
+            self.replies.proof();
         }
         if self.watchdog.poll(now) {
             self.handle_doubt_everywhere();
             self.bus.reconnect();
+            self.context.l2.reconnect();
+        }
+        if self.replies.poll(now) {
             self.context.l2.reconnect();
         }
         for (namespace, member) in &mut self.members {
@@ -213,6 +226,7 @@ impl Loop {
             }
             if let Some(id) = member.poll_beat(now) {
                 self.watchdog.beat(now);
+                self.replies.beat(now);
                 let beat = Beat { node: self.context.node, id, forget_after: FORGET_NODES_AFTER };
                 self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
             }
@@ -220,7 +234,7 @@ impl Loop {
         self.poll_couriers(now);
         let due =
             self.members.values().map(Member::due).chain(self.couriers.iter().map(|courier| courier.due()));
-        due.fold(self.watchdog.due(), Moment::min)
+        due.fold(self.watchdog.due().min(self.replies.due()), Moment::min)
     }
 
     fn poll_couriers(&mut self, now: Moment) {
@@ -267,7 +281,12 @@ impl Loop {
         let Some((namespace, errand)) = errand else { return };
         let Some(member) = self.members.get_mut(&namespace) else { return };
         match errand {
-            Errand::Beaten(beat) => member.handle_beaten(beat),
+            Errand::Beaten { beat, answered } => {
+                if answered {
+                    self.replies.proof();
+                }
+                member.handle_beaten(beat);
+            }
             Errand::Log { range, frames } => {
                 member.handle_log(range, frames, self.context.node, self.context.clock.now());
             }
@@ -316,10 +335,11 @@ async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
 async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
     let sent = context.clock.now();
-    if let Ok(reply) = context.bounded(context.l2.beat(&namespace, &beat)).await {
+    let reply = context.bounded(context.l2.beat(&namespace, &beat)).await;
+    if let Ok(reply) = &reply {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
-    (namespace, Errand::Beaten(beat.id))
+    (namespace, Errand::Beaten { beat: beat.id, answered: reply.is_ok() })
 }
 
 async fn fetch_log(
