@@ -43,7 +43,12 @@ pub(crate) struct State {
 impl World {
     pub(crate) fn new(seed: u64, traced: bool) -> Arc<Self> {
         let mut rng = Rng::with_seed(seed);
-        let (plan, clock) = (Plan::draw(&mut rng), Clock::start());
+        let plan = Plan::draw(&mut rng);
+        Self::of(plan, rng, traced)
+    }
+
+    pub(crate) fn of(plan: Plan, rng: Rng, traced: bool) -> Arc<Self> {
+        let clock = Clock::start();
         let state = State {
             clock,
             plan,

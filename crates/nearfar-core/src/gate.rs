@@ -55,7 +55,7 @@ pub struct Gate {
     /// How often L2's numbers went back, after it lost its data and its clock was set. A [`Height`] of a later epoch is
     /// above every one of an earlier.
     epoch: AtomicU64,
-    /// The greatest version that entered L1, or raised the fence, in this history.
+    /// The greatest version that entered L1, raised the fence or cleared, in this history.
     newest: AtomicU64,
     stripes: Box<[Stripe]>,
 }
@@ -226,7 +226,7 @@ impl Gate {
         admitted
     }
 
-    /// The greatest version that entered L1 or raised the fence. L2 gave it out, so a later head below it is of another
+    /// The greatest version that entered L1, raised the fence or cleared. L2 gave it out, so a later head below it is of another
     /// history.
     pub fn newest(&self) -> Version {
         Version::new(self.newest.load(Ordering::Acquire))
@@ -256,11 +256,29 @@ impl Gate {
         self.stripes[self.stripe_of(key)].unsettled.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
+    /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more. History
+    /// may be another one, so its numbers are forgotten too; otherwise see [`clear`](Self::clear).
     pub fn forget(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
         // A fill that is just being admitted may undo this; then the next echo finds it, and L1 is forgotten again.
         self.newest.store(0, Ordering::Release);
+    }
+
+    /// As [`forget`](Self::forget), because of a clear of that number: history goes on, and so does what is known of
+    /// its numbers. A clear leaves no copy behind by which to see that L2 has lost it.
+    ///
+    /// ```
+    /// use nearfar_core::{Disconnected, Gate, Version};
+    ///
+    /// let gate = Gate::new(Disconnected::Bypass);
+    /// let ticket = gate.ticket(b"key");
+    /// gate.clear(Version::new(4));
+    /// assert!(!gate.admits(&ticket, Version::new(3)));
+    /// assert_eq!(gate.newest(), Version::new(4));
+    /// ```
+    pub fn clear(&self, version: Version) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.newest.fetch_max(version.number(), Ordering::AcqRel);
     }
 
     /// As [`forget`](Self::forget), when L2's numbers went back: fences of the numbers so far must not outlast them.

@@ -220,7 +220,7 @@ impl<K: CacheKey, V: Send + Sync + 'static> Drop for Unsettled<'_, K, V> {
         }
         match self.key {
             Some((key, encoded)) => self.held().discard(key, encoded),
-            None => self.held().forget(),
+            None => self.held().forget(Version::UNKNOWN),
         }
     }
 }

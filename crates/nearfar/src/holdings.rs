@@ -48,15 +48,15 @@ where
         self.l1.evict(key.clone(), &raised);
     }
 
-    /// Every copy so far is wrong, or may be.
-    pub(crate) fn forget(&self) {
-        self.gate.forget();
+    /// Every copy so far is wrong, or may be. The version is that of the clear, if it is known.
+    pub(crate) fn forget(&self, version: Version) {
+        self.gate.clear(version);
         self.l1.reclaim();
     }
 
     /// This node cleared the cache and knows it: its own message need not forget what has come since.
     pub(crate) fn settle_clear(&self, version: Version) {
-        self.forget();
+        self.forget(version);
         self.own_clear.store(version.number(), Ordering::Release);
     }
 
@@ -87,7 +87,7 @@ where
     fn apply_clear(&self, version: Version, own: bool) {
         let known = own && self.own_clear.load(Ordering::Acquire) == version.number();
         if !known {
-            self.forget();
+            self.forget(version);
         }
     }
 
