@@ -42,13 +42,22 @@ impl SimL2 {
         let outcome = tokio::select! {
             biased;
             outcome = received(answered) => outcome,
-            () = world.until(id, |state| state.is_cut(id, line).then_some(())) => {
+            () = self.notices_cut(line) => {
                 Err(L2Error::ConnectionLost(Arc::new(std::io::Error::other("cut"))))
             }
             () = self.time_out() => Err(L2Error::TimedOut),
         };
         world.awake(id).await;
         outcome
+    }
+
+    /// Some operations keep the connection that was replaced under them until they end.
+    async fn notices_cut(&self, line: Line) {
+        let id = self.id;
+        let lingers = |state: &mut State| state.is_cut(id, line).then(|| state.chance(40));
+        if self.world.until(id, lingers).await {
+            pending::<()>().await;
+        }
     }
 
     /// A process that stands still does not see its timers.
@@ -89,6 +98,10 @@ async fn travel<T>(
     let outcome = step(&mut world.lock());
     sleep(back).await;
     if world.until(id, |state| state.gets_back(id, line)).await {
+        if world.lock().is_cut(id, line) {
+            // What came before the cut may be read late.
+            world.doze(0..=100).await;
+        }
         // Nobody may be waiting any more.
         let _ = answer.send(outcome);
     } else {

@@ -9,7 +9,7 @@ use nearfar_core::Doubt;
 
 use crate::clock::millis;
 use crate::network::Which;
-use crate::plan::pick;
+use crate::plan::{chance, pick};
 use crate::station::Flow;
 use crate::world::{Id, State, World};
 
@@ -22,6 +22,7 @@ pub(crate) enum Fault {
     Slow,
     Freeze,
     Lag,
+    Loss,
     Rubbish,
     Topology,
     PauseServer,
@@ -32,6 +33,7 @@ pub(crate) enum Fault {
     Flush,
     ClockForward,
     Crash,
+    Leave,
     Join,
 }
 
@@ -46,7 +48,7 @@ impl Fault {
         Self::Slow,
         Self::Freeze,
         Self::Lag,
-        Self::Lag,
+        Self::Loss,
         Self::Rubbish,
         Self::Topology,
         Self::PauseServer,
@@ -59,6 +61,7 @@ impl Fault {
         Self::Flush,
         Self::ClockForward,
         Self::Crash,
+        Self::Leave,
         Self::Join,
     ];
 
@@ -75,6 +78,7 @@ impl Fault {
             Self::Slow => "fault: slow network",
             Self::Freeze => "fault: process paused",
             Self::Lag => "fault: receive queue overrun",
+            Self::Loss => "fault: messages lost in silence",
             Self::Rubbish => "fault: rubbish on the channel",
             Self::Topology => "fault: topology changed",
             Self::PauseServer => "fault: server paused",
@@ -85,6 +89,7 @@ impl Fault {
             Self::Flush => "fault: FLUSHALL",
             Self::ClockForward => "fault: server's clock set forward",
             Self::Crash => "fault: node crashed",
+            Self::Leave => "fault: node left",
             Self::Join => "fault: node joined",
         }
     }
@@ -103,14 +108,15 @@ impl Fault {
             Self::Slow => for_a_while(world, node, long, |state, id, on| {
                 state.stations[id].slower = if on { 40 } else { 0 };
             }),
-            Self::Lag => lag(world, node),
+            Self::Lag => pile_up(world, node, overrun),
+            Self::Loss => pile_up(world, node, lose),
             Self::Rubbish => rubbish(&mut world.lock(), node),
             Self::Topology => world.lock().stations[node].doubt(Doubt::TopologyChanged),
             Self::Restart | Self::RestartEmpty | Self::RestoreOld | Self::Failover => restart(world, self),
             Self::Flush => world.lock().server.empty(),
             Self::ClockForward => world.lock().server.set_forward(long / 4),
             // The fleet's business.
-            Self::Crash | Self::Join => {}
+            Self::Crash | Self::Leave | Self::Join => {}
         }
     }
 }
@@ -144,8 +150,8 @@ fn half_open(world: &World, node: Id, fault: Fault) {
     }
 }
 
-/// Messages pile up, and the oldest are dropped.
-fn lag(world: &Arc<World>, node: Id) {
+/// Messages pile up for a while, and some are dropped.
+fn pile_up(world: &Arc<World>, node: Id, drop: fn(&mut State, Id)) {
     let pause = {
         let mut state = world.lock();
         let station = &mut state.stations[node];
@@ -156,20 +162,36 @@ fn lag(world: &Arc<World>, node: Id) {
     };
     world.later(pause, move |world| {
         let mut state = world.lock();
-        let waiting = state.stations[node].inbox.len();
-        let dropped = state.rng.usize(0..=waiting);
         let station = &mut state.stations[node];
         if station.subscriber.to_node == Flow::Hold {
             station.subscriber.to_node = Flow::Pass;
         }
-        if dropped > 0 {
-            station.inbox.drain(..dropped);
-            let messages = dropped as u64;
-            station.inbox.push_front((Duration::ZERO, BusEvent::Doubt(Doubt::Lagged { messages })));
-            state.count_many("packets overrun", messages);
-        }
+        drop(&mut state, node);
         state.stations[node].changed.notify_waiters();
     });
+}
+
+/// The receive queue drops the oldest, and says so.
+fn overrun(state: &mut State, node: Id) {
+    let waiting = state.stations[node].inbox.len();
+    let dropped = state.rng.usize(0..=waiting);
+    if dropped > 0 {
+        let inbox = &mut state.stations[node].inbox;
+        inbox.drain(..dropped);
+        let messages = dropped as u64;
+        inbox.push_front((Duration::ZERO, BusEvent::Doubt(Doubt::Lagged { messages })));
+        state.count_many("packets overrun", messages);
+    }
+}
+
+/// Any of them, and nobody is told: the numbers have to show it.
+fn lose(state: &mut State, node: Id) {
+    let State { stations, rng, .. } = &mut *state;
+    let inbox = &mut stations[node].inbox;
+    let before = inbox.len();
+    inbox.retain(|_| chance(rng, 60));
+    let lost = before - inbox.len();
+    state.count_many("packets lost in silence", lost as u64);
 }
 
 fn rubbish(state: &mut State, node: Id) {

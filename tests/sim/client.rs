@@ -105,22 +105,29 @@ impl Client {
         value
     }
 
-    /// Commits to the database, then tells the cache.
+    /// A caller whose change was not acknowledged may come back with another one at once.
     async fn write(&self, task: Task) {
+        while !self.write_once(task).await && self.world.lock().chance(30) {}
+    }
+
+    /// Commits to the database, then tells the cache. Whether L2 has acknowledged it, or nothing was to be done.
+    async fn write_once(&self, task: Task) -> bool {
         let key = task.key;
         let Some(revision) = self.commit(key, task.what == What::Set) else {
             self.get(key, task.patience).await;
-            return;
+            return true;
         };
         let value = Value { key, revision };
         let outcome = if task.what == What::Set {
+            let mut alone = Alone { world: &self.world, value, may_follow: false };
             let outcome = self.within(task.patience, self.cache.set(&key, value)).await;
-            self.set_is_over(key, revision, outcome.as_ref());
+            alone.may_follow = matches!(outcome, Some(Ok(Outcome::Applied(_))));
             outcome
         } else {
             self.within(task.patience, self.cache.invalidate(&key)).await
         };
         self.changed(&[(key, revision)], outcome.as_ref());
+        matches!(outcome, Some(Ok(Outcome::Applied(_))))
     }
 
     fn commit(&self, key: u64, is_set: bool) -> Option<u64> {
@@ -128,22 +135,11 @@ impl Client {
         let now = state.now();
         let revision = state.database.commit(key, self.id, now)?;
         if is_set {
-            state.database.set_is_under_way(key, Duration::MAX);
+            state.database.set_begins(key, self.id);
         }
         let id = self.id;
         state.note(|| format!("node {id} commits {revision} of key {key}, set: {is_set}"));
         Some(revision)
-    }
-
-    /// One that was not acknowledged may still be executed for as long as a command may take.
-    fn set_is_over(&self, key: u64, revision: u64, outcome: Option<&Result<Outcome, Error>>) {
-        let mut state = self.world.lock();
-        let acknowledged = matches!(outcome, Some(Ok(Outcome::Applied(_))));
-        let now = state.now();
-        let until = if acknowledged { now } else { now + self.world.plan.command_timeout };
-        if state.database.revision(key) == revision {
-            state.database.set_is_under_way(key, until);
-        }
     }
 
     pub(crate) async fn clear(&self, patience: Option<Duration>) -> Option<Outcome> {
@@ -183,5 +179,22 @@ impl Client {
                 None
             }
         }
+    }
+}
+
+/// A `set` under way, which no other commit of its key may overtake. It ends also if its client is gone.
+struct Alone<'a> {
+    world: &'a World,
+    value: Value,
+    /// It was acknowledged. If not, it may still be executed for as long as a command may take.
+    may_follow: bool,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut state = self.world.lock();
+        let now = state.now();
+        let until = if self.may_follow { now } else { now + self.world.plan.command_timeout };
+        state.database.set_ends(self.value.key, until);
     }
 }

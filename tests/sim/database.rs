@@ -23,8 +23,23 @@ struct Row {
     revision: u64,
     /// Who committed it, and so has to tell the cache.
     author: Option<Id>,
-    /// A `set` of the present revision is under way, or may be executed until then.
-    being_set: Option<Duration>,
+    /// The last `set` of it.
+    set: Option<Set>,
+}
+
+/// A `set` that is under way, or was given up.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    by: Id,
+    /// It may be executed until then.
+    until: Duration,
+    under_way: bool,
+}
+
+impl Set {
+    fn keeps_waiting(self, author: Id, now: Duration) -> bool {
+        now < self.until && (self.under_way || self.by != author)
+    }
 }
 
 impl Database {
@@ -48,19 +63,28 @@ impl Database {
         self.row(key).author
     }
 
-    /// Commits a new revision. Not while a `set` of the one before may still be executed: the cache orders changes by
-    /// arrival and does not know the database's order, so a `set` must be alone.
+    /// Commits a new revision. Not while a `set` of an older one may be executed: the cache orders changes by arrival
+    /// and does not know the database's order, so a `set` must be alone. The node that has given a `set` up need not
+    /// wait: its own later changes are not overtaken.
     pub(crate) fn commit(&mut self, key: u64, author: Id, now: Duration) -> Option<u64> {
         let row = self.row_mut(key);
-        if row.being_set.is_some_and(|until| now < until) {
+        if row.set.is_some_and(|set| set.keeps_waiting(author, now)) {
             return None;
         }
-        *row = Row { revision: row.revision + 1, author: Some(author), being_set: None };
+        row.revision += 1;
+        row.author = Some(author);
         Some(row.revision)
     }
 
-    pub(crate) fn set_is_under_way(&mut self, key: u64, until: Duration) {
-        self.row_mut(key).being_set = Some(until);
+    pub(crate) fn set_begins(&mut self, key: u64, by: Id) {
+        self.row_mut(key).set = Some(Set { by, until: Duration::MAX, under_way: true });
+    }
+
+    pub(crate) fn set_ends(&mut self, key: u64, until: Duration) {
+        if let Some(set) = &mut self.row_mut(key).set {
+            set.until = until;
+            set.under_way = false;
+        }
     }
 
     fn row(&self, key: u64) -> &Row {

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nearfar::{Cache, Nearfar, Stats};
+use bytes::Bytes;
+use nearfar::backend::Batch;
+use nearfar::{Cache, Nearfar, Stats, Undelivered};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::backend::{SimBus, SimL2};
@@ -20,9 +22,11 @@ pub(crate) type Values = Cache<u64, Value>;
 pub(crate) struct Process {
     pub(crate) id: Id,
     task: JoinHandle<()>,
-    /// Its cache, once it is built.
-    cache: Arc<Mutex<Option<Values>>>,
+    place: Place,
 }
+
+/// Where a process has its node, once it is built.
+type Place = Arc<Mutex<Option<(Nearfar, Values)>>>;
 
 impl Process {
     pub(crate) fn start(world: &Arc<World>) -> Self {
@@ -30,13 +34,17 @@ impl Process {
         if !world.lock().server.up {
             world.cut(id, Which::Both);
         }
-        let cache = Arc::default();
-        let task = tokio::spawn(live(Arc::clone(world), id, plan, Arc::clone(&cache)));
-        Self { id, task, cache }
+        let place = Place::default();
+        let task = tokio::spawn(live(Arc::clone(world), id, plan, Arc::clone(&place)));
+        Self { id, task, place }
+    }
+
+    fn node(&self) -> Option<(Nearfar, Values)> {
+        self.place.lock().expect("whoever panics ends the simulation").clone()
     }
 
     pub(crate) fn cache(&self) -> Option<Values> {
-        self.cache.lock().expect("whoever panics ends the simulation").clone()
+        self.node().map(|(_, cache)| cache)
     }
 
     /// Whether its clients have stopped.
@@ -45,12 +53,46 @@ impl Process {
     }
 
     /// Without a goodbye. What is in its outbox is lost with it.
-    pub(crate) fn crash(self, world: &Arc<World>) {
+    pub(crate) fn crash(self, world: &World) {
         self.report(world);
         self.task.abort();
+        self.disappear(world);
+    }
+
+    /// With a goodbye: what its node does not say it leaves undone, L2 has heard of.
+    pub(crate) async fn leave(self, world: &World) {
+        self.task.abort();
+        // Its clients, too, have gone by then.
+        world.doze(1..=1).await;
+        if let Some((nearfar, _)) = self.node() {
+            let left = nearfar.shutdown().await;
+            self.check_goodbye(world, &left);
+        }
+        self.report(world);
+        self.disappear(world);
+    }
+
+    fn check_goodbye(&self, world: &World, left: &[Undelivered]) {
         let mut state = world.lock();
         let id = self.id;
-        state.note(|| format!("node {id} crashes"));
+        state.note(|| format!("node {id} leaves, and leaves undone {left:?}"));
+        let names = |key: &u64| left.iter().any(|undelivered| names(&undelivered.what, *key));
+        for key in
+            state.database.keys().filter(|key| state.database.author(*key) == Some(id)).collect::<Vec<_>>()
+        {
+            let revision = state.database.revision(key);
+            if names(&key) {
+                state.count("keys left undone at a goodbye");
+            } else if !state.judge.has_seen(key, revision) {
+                state.blame(format!("node {id} left and said nothing of revision {revision} of key {key}"));
+            }
+        }
+    }
+
+    fn disappear(self, world: &World) {
+        let mut state = world.lock();
+        let id = self.id;
+        state.note(|| format!("node {id} is gone"));
         let station = &mut state.stations[id];
         station.gone = true;
         station.wanted = None;
@@ -92,9 +134,16 @@ fn counted(stats: &Stats) -> [(&'static str, u64); 13] {
     ]
 }
 
-async fn live(world: Arc<World>, id: Id, plan: NodePlan, place: Arc<Mutex<Option<Values>>>) {
-    let cache = build(&world, id, &plan).await;
-    *place.lock().expect("whoever panics ends the simulation") = Some(cache.clone());
+fn names(batch: &Batch, key: u64) -> bool {
+    match batch {
+        Batch::Keys(keys) => keys.contains(&Bytes::from(key.to_string())),
+        Batch::Everything => true,
+    }
+}
+
+async fn live(world: Arc<World>, id: Id, plan: NodePlan, place: Place) {
+    let (nearfar, cache) = build(&world, id, &plan).await;
+    *place.lock().expect("whoever panics ends the simulation") = Some((nearfar, cache.clone()));
     world.lock().note(|| format!("node {id} works"));
     let mut clients = JoinSet::new();
     for _ in 0..plan.clients {
@@ -105,10 +154,10 @@ async fn live(world: Arc<World>, id: Id, plan: NodePlan, place: Arc<Mutex<Option
 }
 
 /// Tries until it is built, each time with new connections: a watchdog watches over the links of caches that exist.
-async fn build(world: &Arc<World>, id: Id, plan: &NodePlan) -> Values {
+async fn build(world: &Arc<World>, id: Id, plan: &NodePlan) -> (Nearfar, Values) {
     loop {
-        let settings = world.plan;
-        let built = nearfar(world, id, plan)
+        let (settings, nearfar) = (world.plan, nearfar(world, id, plan));
+        let built = nearfar
             .cache("values")
             .max_staleness(plan.max_staleness)
             .disconnected(plan.disconnected())
@@ -119,7 +168,7 @@ async fn build(world: &Arc<World>, id: Id, plan: &NodePlan) -> Values {
             .build()
             .await;
         match built {
-            Ok(cache) => return cache,
+            Ok(cache) => return (nearfar, cache),
             Err(_) => world.lock().count("starts failed"),
         }
         world.cut(id, Which::Both);

@@ -65,18 +65,20 @@ impl History {
                 (Fault::draw(&mut state), state.rng.usize(..self.processes.len()))
             };
             fault.strike(&self.world, self.processes[victim].id);
-            match fault {
-                Fault::Crash => {
-                    self.processes.swap_remove(victim).crash(&self.world);
-                    if self.processes.is_empty() || self.world.lock().chance(70) {
-                        self.processes.push(Process::start(&self.world));
-                    }
-                }
-                Fault::Join if self.processes.len() < MOST_NODES => {
-                    self.processes.push(Process::start(&self.world));
-                }
-                _ => {}
-            }
+            self.come_and_go(fault, victim).await;
+        }
+    }
+
+    async fn come_and_go(&mut self, fault: Fault, victim: usize) {
+        match fault {
+            Fault::Crash => self.processes.swap_remove(victim).crash(&self.world),
+            Fault::Leave => self.processes.swap_remove(victim).leave(&self.world).await,
+            Fault::Join => {}
+            _ => return,
+        }
+        let joins = fault == Fault::Join || self.world.lock().chance(70);
+        if self.processes.is_empty() || joins && self.processes.len() < MOST_NODES {
+            self.processes.push(Process::start(&self.world));
         }
     }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nearfar::Version;
+use nearfar::{NodeId, Version};
 use nearfar_testkit::{History, Read, Write};
 
 use crate::clock::micros;
@@ -19,9 +19,12 @@ use crate::clock::micros;
 #[derive(Clone, Copy, Debug)]
 struct Duty {
     version: Version,
+    origin: NodeId,
     write: Write,
     /// The first epoch that does not know of it.
     lost_in: Option<usize>,
+    /// By a `set` of this older revision, that its own node had given up.
+    overtaken_by_its_node: Option<u64>,
 }
 
 /// What a node has done itself, and must not read older from then on.
@@ -34,12 +37,18 @@ struct Own {
     epoch: usize,
 }
 
+impl Duty {
+    fn stands_in(&self, epoch: usize) -> bool {
+        self.lost_in.is_none_or(|lost_in| lost_in > epoch)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     duties: Vec<Duty>,
     own: Vec<Own>,
     reads: Vec<(usize, usize, Read)>,
-    /// How often L2 has lost something.
+    /// How often L2 has lost something, or a late `set` has overtaken something.
     epoch: usize,
 }
 
@@ -54,11 +63,33 @@ pub(crate) struct Verdict {
 }
 
 impl Judge {
-    /// L2 has executed a change of a key. `revision` is what the database has committed, or what was set.
-    pub(crate) fn executed(&mut self, key: u64, revision: u64, version: Version, now: Duration) {
+    /// L2 has executed a change of a key by a node. `revision` is what was set, or what the database has committed.
+    pub(crate) fn executed(
+        &mut self,
+        key: u64,
+        revision: u64,
+        (version, origin): (Version, NodeId),
+        now: Duration,
+    ) {
         let at = micros(now);
         let write = Write { key, revision, start: at, end: at };
-        self.duties.push(Duty { version, write, lost_in: None });
+        self.duties.push(Duty { version, origin, write, lost_in: None, overtaken_by_its_node: None });
+    }
+
+    /// L2 is about to execute a `set` by a node. One that its caller has given up may come after newer changes. Arrival
+    /// is what counts, so these are no duties any more, until the invalidation that the node still owes. How many.
+    pub(crate) fn overtaken_by_set(&mut self, key: u64, revision: u64, by: NodeId) -> usize {
+        let epoch = self.epoch + 1;
+        let newer = |duty: &&mut Duty| {
+            duty.write.key == key && duty.write.revision > revision && duty.lost_in.is_none()
+        };
+        let overtaken = self.duties.iter_mut().filter(newer).map(|duty| {
+            duty.lost_in = Some(epoch);
+            duty.overtaken_by_its_node = (duty.origin == by).then_some(revision);
+        });
+        let overtaken = overtaken.count();
+        self.epoch += usize::from(overtaken > 0);
+        overtaken
     }
 
     /// How much has been executed so far, for [`lose_since`](Self::lose_since).
@@ -77,6 +108,11 @@ impl Judge {
     pub(crate) fn owed(&self, key: u64) -> u64 {
         let duties = self.duties.iter().filter(|duty| duty.write.key == key && duty.lost_in.is_none());
         duties.map(|duty| duty.write.revision).max().unwrap_or_default()
+    }
+
+    /// Whether L2 has ever heard of this revision or a newer one, and be it that it has lost it since.
+    pub(crate) fn has_seen(&self, key: u64, revision: u64) -> bool {
+        self.duties.iter().any(|duty| duty.write.key == key && duty.write.revision >= revision)
     }
 
     /// A node's own change has returned to its caller, or its caller has gone.
@@ -110,16 +146,34 @@ impl Judge {
             verdict.add(&all, node, bounds[node], "the bound");
             verdict.add_own(&own, node);
         }
+        verdict.violations.extend(self.overtaken());
         verdict
     }
 
+    /// What a node had been told is applied, and was overtaken by an older `set` of its own. A clear that began before
+    /// the `set` did not know of its revision, and may be overtaken.
+    fn overtaken(&self) -> impl Iterator<Item = String> {
+        let by_older =
+            |own: &Own, duty: &Duty| duty.overtaken_by_its_node.is_some_and(|by| by < own.write.revision);
+        let overtaken = move |own: &&Own| self.duties_of(own).any(|duty| by_older(own, duty));
+        self.own
+            .iter()
+            .filter(overtaken)
+            .map(|own| format!("overtaken by an older set of the same node: {own:?}"))
+    }
+
+    fn duties_of(&self, own: &Own) -> impl Iterator<Item = &Duty> {
+        let (key, version) = (own.write.key, own.version);
+        self.duties.iter().filter(move |duty| Some(duty.version) == version && duty.write.key == key)
+    }
+
     fn duties_in(&self, epoch: usize) -> impl Iterator<Item = &Duty> {
-        self.duties.iter().filter(move |duty| duty.lost_in.is_none_or(|lost_in| lost_in > epoch))
+        self.duties.iter().filter(move |duty| duty.stands_in(epoch))
     }
 
     fn own_in(&self, epoch: usize, node: usize) -> impl Iterator<Item = Write> {
         let stands = move |own: &&Own| match own.version {
-            Some(version) => self.duties_in(epoch).any(|duty| duty.version == version),
+            Some(_) => self.duties_of(own).any(|duty| duty.stands_in(epoch)),
             None => own.epoch == epoch,
         };
         self.own.iter().filter(move |own| own.node == node).filter(stands).map(|own| own.write)

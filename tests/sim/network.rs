@@ -64,9 +64,13 @@ impl State {
     }
 
     /// Whether a reply gets back; `None` while that is open.
-    pub(crate) fn gets_back(&self, id: Id, line: Line) -> Option<bool> {
+    pub(crate) fn gets_back(&mut self, id: Id, line: Line) -> Option<bool> {
+        if self.is_cut(id, line) {
+            // It may have been on its way before the cut.
+            return Some(self.chance(50));
+        }
         let station = &self.stations[id];
-        if self.is_cut(id, line) { Some(false) } else { passes(station.flow(station.commands.to_node)) }
+        passes(station.flow(station.commands.to_node))
     }
 
     /// What a node hears next.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use nearfar::backend::{Beat, L2Error, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Envelope, Fill, FillOutcome, Kind, MessageBody, Moment, NodeId, Partition, Version,
+    BeatReply, Change, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment, NodeId,
+    Partition, Version,
 };
 
 use crate::database::Value;
@@ -86,6 +87,13 @@ impl Server {
     }
 }
 
+/// What whoever reads from now on has to see of a key: a set value, or what the database has now.
+struct Duty {
+    key: u64,
+    revision: u64,
+    is_set: bool,
+}
+
 impl State {
     /// L2's side of a change of truth: one atomic step, which the judge attends.
     pub(crate) fn change(&mut self, change: &Change) -> Result<Version, L2Error> {
@@ -99,23 +107,34 @@ impl State {
             return Err(L2Error::DeadlinePassed);
         };
         self.note(|| format!("server: {version}: {}", describe(change)));
-        for (key, revision) in self.duties_of(change) {
-            self.judge.executed(key, revision, version, now);
+        let origin = Message::decode(&frame).expect("nodes send what they can read").origin;
+        for duty in self.duties_of(change) {
+            self.attend(&duty, (version, origin));
         }
         self.publish_message(&frame);
         self.inspect();
         Ok(version)
     }
 
-    /// What whoever reads from now on has to see: a set value, or what the database has now.
-    fn duties_of(&self, change: &Change) -> Vec<(u64, u64)> {
-        if change.clears {
-            return self.database.keys().map(|key| (key, self.database.revision(key))).collect();
+    fn attend(&mut self, duty: &Duty, (version, origin): (Version, NodeId)) {
+        let Duty { key, revision, is_set } = *duty;
+        if is_set {
+            let overtaken = self.judge.overtaken_by_set(key, revision, origin);
+            self.count_many("changes overtaken by a late set", overtaken as u64);
         }
-        let duty = |write: &nearfar_core::KeyWrite| {
-            let key = key_of(&write.key)?;
-            let set = value_of(&write.envelope).map(|value| value.revision);
-            Some((key, set.unwrap_or_else(|| self.database.revision(key))))
+        let now = self.now();
+        self.judge.executed(key, revision, (version, origin), now);
+    }
+
+    fn duties_of(&self, change: &Change) -> Vec<Duty> {
+        let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
+        if change.clears {
+            return self.database.keys().map(invalidated).collect();
+        }
+        let duty = |write: &KeyWrite| {
+            let set = value_of(&write.envelope);
+            let set = set.map(|Value { key, revision }| Duty { key, revision, is_set: true });
+            set.or_else(|| key_of(&write.key).map(invalidated))
         };
         change.writes.iter().filter_map(duty).collect()
     }
