@@ -133,8 +133,15 @@ const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 
 /// What an operation on L2 has come back with.
 enum Errand {
-    Beaten(BeatId),
-    Log { range: (Version, Version), frames: Result<Vec<Bytes>, L2Error> },
+    /// `answered` tells whether L2 has replied.
+    Beaten {
+        beat: BeatId,
+        answered: bool,
+    },
+    Log {
+        range: (Version, Version),
+        frames: Result<Vec<Bytes>, L2Error>,
+    },
     Delivered,
 }
 
@@ -148,12 +155,14 @@ struct Loop {
     errands: JoinSet<(Namespace, Errand)>,
     /// Barks if nobody's echoes come.
     watchdog: Watchdog,
+    /// Barks if L2 replies to no beat, whatever echoes come: commands may arrive while their replies are lost.
+    replies: Watchdog,
 }
 
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
-        let watchdog = Watchdog::new(context.patience);
-        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog }
+        let (watchdog, replies) = (Watchdog::new(context.patience), Watchdog::new(context.patience));
+        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog, replies }
     }
 
     async fn run(mut self) {
@@ -205,10 +214,14 @@ impl Loop {
         if self.members.is_empty() {
             // Nobody beats, so nothing proves the link, and nothing depends on it.
             self.watchdog.proof();
+            self.replies.proof();
         }
         if self.watchdog.poll(now) {
             self.handle_doubt_everywhere();
             self.bus.reconnect();
+            self.context.l2.reconnect();
+        }
+        if self.replies.poll(now) {
             self.context.l2.reconnect();
         }
         for (namespace, member) in &mut self.members {
@@ -217,12 +230,14 @@ impl Loop {
             }
             if let Some(id) = member.poll_beat(now) {
                 self.watchdog.beat(now);
+                self.replies.beat(now);
                 let beat = Beat { node: self.context.node, id, forget_after: FORGET_NODES_AFTER };
                 self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
             }
         }
         self.poll_outboxes(now);
-        self.members.values().map(Member::due).fold(self.watchdog.due(), Moment::min)
+        let watchdogs = self.watchdog.due().min(self.replies.due());
+        self.members.values().map(Member::due).fold(watchdogs, Moment::min)
     }
 
     fn poll_outboxes(&mut self, now: Moment) {
@@ -263,9 +278,12 @@ impl Loop {
 
     fn handle_errand(&mut self, errand: Option<(Namespace, Errand)>) {
         let Some((namespace, errand)) = errand else { return };
+        if matches!(errand, Errand::Beaten { answered: true, .. }) {
+            self.replies.proof();
+        }
         let Some(member) = self.members.get_mut(&namespace) else { return };
         match errand {
-            Errand::Beaten(beat) => member.handle_beaten(beat),
+            Errand::Beaten { beat, .. } => member.handle_beaten(beat),
             Errand::Log { range, frames } => {
                 member.handle_log(range, frames, self.context.node, self.context.clock.now());
             }
@@ -333,10 +351,11 @@ async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
 async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
     let sent = context.clock.now();
-    if let Ok(reply) = context.bounded(context.l2.beat(&namespace, &beat)).await {
+    let reply = context.bounded(context.l2.beat(&namespace, &beat)).await;
+    if let Ok(reply) = &reply {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
-    (namespace, Errand::Beaten(beat.id))
+    (namespace, Errand::Beaten { beat: beat.id, answered: reply.is_ok() })
 }
 
 async fn fetch_log(

@@ -1,0 +1,221 @@
+//! What a node has of the network: an [`L2`] and a [`Bus`] of its own.
+
+use std::fmt;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
+use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version};
+use tokio::sync::oneshot;
+
+use crate::clock::sleep;
+use crate::network::{Line, Which};
+use crate::station::Heard;
+use crate::world::{Id, State, World};
+
+/// A way to the server. Commands overtake each other on it, more than those of one connection would.
+pub(crate) struct SimL2 {
+    pub(crate) world: Arc<World>,
+    pub(crate) id: Id,
+}
+
+impl fmt::Debug for SimL2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimL2").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl SimL2 {
+    /// Has the server take a step. The step may be taken though the caller never hears of it, and after it has gone.
+    async fn ask<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&mut State) -> Result<T, L2Error> + Send + 'static,
+    ) -> Result<T, L2Error> {
+        let (world, id) = (&self.world, self.id);
+        let Some(line) = world.lock().line(id) else { return Err(L2Error::Unreachable) };
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(travel(Arc::clone(world), id, line, step, answer));
+        let outcome = tokio::select! {
+            biased;
+            outcome = received(answered) => outcome,
+            () = self.notices_cut(line) => {
+                Err(L2Error::ConnectionLost(Arc::new(std::io::Error::other("cut"))))
+            }
+            () = self.time_out() => Err(L2Error::TimedOut),
+        };
+        world.awake(id).await;
+        outcome
+    }
+
+    /// Some operations keep the connection that was replaced under them until they end.
+    async fn notices_cut(&self, line: Line) {
+        let id = self.id;
+        let lingers = |state: &mut State| state.is_cut(id, line).then(|| state.chance(40));
+        if self.world.until(id, lingers).await {
+            pending::<()>().await;
+        }
+    }
+
+    /// A process that stands still does not see its timers.
+    async fn time_out(&self) {
+        sleep(self.world.plan.command_timeout).await;
+        self.world.awake(self.id).await;
+        self.world.doze(0..=1).await;
+    }
+}
+
+/// An answer that is lost is no answer.
+async fn received<T>(answered: oneshot::Receiver<Result<T, L2Error>>) -> Result<T, L2Error> {
+    match answered.await {
+        Ok(outcome) => outcome,
+        Err(_) => pending().await,
+    }
+}
+
+/// The way of a command to the server and back.
+async fn travel<T>(
+    world: Arc<World>,
+    id: Id,
+    line: Line,
+    step: impl FnOnce(&mut State) -> Result<T, L2Error>,
+    answer: oneshot::Sender<Result<T, L2Error>>,
+) {
+    world.awake(id).await;
+    let (there, back) = {
+        let mut state = world.lock();
+        (state.way(id), state.way(id))
+    };
+    sleep(there).await;
+    let arrived = world.until(id, |state| state.gets_there(id, line)).await;
+    if !arrived || !world.until(id, |state| state.is_taken(line)).await {
+        world.lock().count("commands lost");
+        return;
+    }
+    let outcome = step(&mut world.lock());
+    sleep(back).await;
+    if world.until(id, |state| state.gets_back(id, line)).await {
+        if world.lock().is_cut(id, line) {
+            // What came before the cut may be read late.
+            world.doze(0..=100).await;
+        }
+        // Nobody may be waiting any more.
+        let _ = answer.send(outcome);
+    } else {
+        world.lock().count("replies lost");
+    }
+}
+
+#[async_trait]
+impl L2 for SimL2 {
+    async fn open(&self, _namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        let settings = *settings;
+        self.ask(move |state| Ok(*state.server.settings.get_or_insert(settings))).await
+    }
+
+    async fn read(&self, _namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let key = key.clone();
+        self.ask(move |state| Ok(state.server.partition.read(state.server.time(state.now()), &key))).await
+    }
+
+    async fn change(&self, _namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
+        self.ask(move |state| state.change(&change)).await
+    }
+
+    async fn fill(&self, _namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.ask(move |state| Ok(state.fill(&fill))).await
+    }
+
+    async fn log(
+        &self,
+        _namespace: &Namespace,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error> {
+        self.ask(move |state| Ok(state.server.partition.log(since, until).cloned().collect())).await
+    }
+
+    async fn beat(&self, _namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
+        let beat = *beat;
+        self.ask(move |state| Ok(state.beat(&beat))).await
+    }
+
+    async fn nodes(&self, _namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.ask(|state| Ok(state.nodes())).await
+    }
+
+    async fn leave(&self, _namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
+        self.ask(move |state| {
+            state.server.partition.leave(node);
+            Ok(())
+        })
+        .await
+    }
+
+    fn reconnect(&self) {
+        self.world.cut(self.id, Which::Commands);
+    }
+
+    async fn close(&self) {}
+}
+
+/// A subscription.
+pub(crate) struct SimBus {
+    pub(crate) world: Arc<World>,
+    pub(crate) id: Id,
+}
+
+impl fmt::Debug for SimBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimBus").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Bus for SimBus {
+    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
+        self.world.lock().stations[self.id].wanted = Some((namespace.clone(), node));
+        self.world.subscribe(self.id);
+    }
+
+    fn unsubscribe(&mut self, _namespace: &Namespace, _node: NodeId) {
+        let station = &mut self.world.lock().stations[self.id];
+        station.wanted = None;
+        station.registered = false;
+    }
+
+    fn reconnect(&mut self) {
+        let id = self.id;
+        let mut state = self.world.lock();
+        state.count("links replaced by the watchdog");
+        state.note(|| format!("node {id} replaces its links"));
+        drop(state);
+        self.world.cut(id, Which::Subscriber);
+    }
+
+    async fn next(&mut self) -> Option<BusEvent> {
+        let changed = Arc::clone(&self.world.lock().stations[self.id].changed);
+        loop {
+            let mut notified = pin!(changed.notified());
+            notified.as_mut().enable();
+            let now = self.world.now();
+            let heard = self.world.lock().hear(self.id);
+            match heard {
+                Heard::Event(event) => return Some(event),
+                Heard::Nothing => notified.await,
+                Heard::Later(arrival) => wait(notified, arrival.saturating_sub(now)).await,
+            }
+        }
+    }
+}
+
+async fn wait(notified: impl Future<Output = ()>, pause: Duration) {
+    tokio::select! {
+        biased;
+        () = notified => {}
+        () = sleep(pause) => {}
+    }
+}

@@ -1,0 +1,71 @@
+//! Histories that are told, not drawn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use nearfar::Outcome;
+
+use crate::clock::{millis, sleep};
+use crate::database::Value;
+use crate::fleet::{Process, Values};
+use crate::history::on_virtual_time;
+use crate::plan::Plan;
+use crate::station::Flow;
+use crate::world::World;
+
+/// Longer than a watchdog waits, and connecting takes.
+const LONG: Duration = millis(4_000);
+
+/// Every command arrives, and its reply is lost. Beats arrive too, so echoes come and the node trusts its subscription.
+/// While only echoes were watched, nobody replaced the connection: each read of L2 took a command's time and failed,
+/// and the outbox never heard that its batches had been executed.
+#[test]
+fn a_command_connection_that_loses_every_reply_is_replaced() {
+    on_virtual_time(1, async {
+        let (world, _process, cache) = one_quiet_node().await;
+        world.lock().stations[0].commands.to_node = Flow::Vanish;
+        assert_eq!(cache.invalidate(&1).await.expect("it is queued"), Outcome::Queued);
+
+        sleep(LONG).await;
+        assert_eq!(cache.stats().outbox_keys, 0, "its delivery has been acknowledged");
+        assert!(cache.get(&1).await.expect("L2 replies").is_none());
+    });
+}
+
+/// A node clears, L2 acknowledges it and fails over to a replica that lacks the clear, before the node has heard its
+/// message. Then nobody changes anything any more. A changed key leaves a version behind in L1 by which the next echo
+/// shows the loss; a clear left nothing, so the old value stayed in L2 until somebody changed something.
+#[test]
+fn a_clear_that_l2_has_lost_is_issued_again_though_nothing_follows() {
+    on_virtual_time(1, async {
+        let (world, _process, cache) = one_quiet_node().await;
+        cache.set(&1, Value { key: 1, revision: 1 }).await.expect("L2 is there");
+        sleep(millis(100)).await;
+        world.lock().stations[0].subscriber.to_node = Flow::Hold;
+        assert!(cache.clear().await.expect("L2 is there").is_applied());
+
+        world.crash_server();
+        {
+            let mut state = world.lock();
+            state.lose_since(millis(50));
+            state.server.up = true;
+        }
+        sleep(LONG).await;
+        assert!(cache.stats().trusted);
+        assert!(cache.get(&1).await.expect("L2 is there").is_none(), "the clear has been issued again");
+    });
+}
+
+/// A node that trusts its subscription, whose own clients have gone.
+async fn one_quiet_node() -> (Arc<World>, Process, Values) {
+    let mut rng = Rng::with_seed(1);
+    let plan = Plan { ttl: millis(300_000), ..Plan::draw(&mut rng) };
+    let world = World::of(plan, rng, false);
+    world.lock().quiet = true;
+    let process = Process::start(&world);
+    sleep(LONG).await;
+    let cache = process.cache().expect("nothing keeps it from starting");
+    assert!(cache.stats().trusted);
+    (world, process, cache)
+}

@@ -1,0 +1,214 @@
+//! The server: the partition that ships, and the ways to lose what is in it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar::backend::{Beat, L2Error, Settings};
+use nearfar::{Codec, MessagePack};
+use nearfar_core::{
+    BeatReply, Change, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment, NodeId,
+    Partition, Version,
+};
+
+use crate::database::Value;
+use crate::world::State;
+
+pub(crate) struct Server {
+    pub(crate) partition: Partition,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) up: bool,
+    pub(crate) paused: bool,
+    /// A connection belongs to one; after a restart or a failover it is another.
+    pub(crate) incarnation: u64,
+    log_len: usize,
+    /// How far its clock has been set forward. It is never set back.
+    ahead: Duration,
+    past: VecDeque<Past>,
+}
+
+/// What it held before a change.
+struct Past {
+    at: Duration,
+    partition: Partition,
+    settings: Option<Settings>,
+    /// What the judge had seen by then.
+    mark: usize,
+}
+
+/// Snapshots that are kept.
+const PASTS: usize = 48;
+/// Nodes know nothing of the server's clock, least of all that it began when they did.
+const EPOCH: u64 = 1_000_000_000_000;
+
+impl Server {
+    pub(crate) fn new(log_len: usize) -> Self {
+        Self {
+            partition: Partition::new(log_len),
+            settings: None,
+            up: true,
+            paused: false,
+            incarnation: 0,
+            log_len,
+            ahead: Duration::ZERO,
+            past: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn set_forward(&mut self, by: Duration) {
+        self.ahead += by;
+    }
+
+    pub(crate) fn time(&self, now: Duration) -> Moment {
+        Moment::from_micros(EPOCH) + self.ahead + now
+    }
+
+    /// As `FLUSHALL` does, or a restart without a disk.
+    pub(crate) fn empty(&mut self) {
+        self.partition = Partition::new(self.log_len);
+        self.settings = None;
+    }
+
+    fn remember(&mut self, at: Duration, mark: usize) {
+        if self.past.len() == PASTS {
+            self.past.pop_front();
+        }
+        let (partition, settings) = (self.partition.clone(), self.settings);
+        self.past.push_back(Past { at, partition, settings, mark });
+    }
+
+    /// Goes back to what it held at that time, or to the oldest that is known. Returns the judge's mark of then.
+    fn go_back(&mut self, to: Duration) -> Option<usize> {
+        let first_after = self.past.iter().position(|past| past.at >= to)?;
+        let Past { partition, settings, mark, .. } =
+            self.past.drain(first_after..).next().expect("it was just found");
+        (self.partition, self.settings) = (partition, settings);
+        Some(mark)
+    }
+}
+
+/// What whoever reads from now on has to see of a key: a set value, or what the database has now.
+struct Duty {
+    key: u64,
+    revision: u64,
+    is_set: bool,
+}
+
+impl State {
+    /// L2's side of a change of truth: one atomic step, which the judge attends.
+    pub(crate) fn change(&mut self, change: &Change) -> Result<Version, L2Error> {
+        let now = self.now();
+        let time = self.server.time(now);
+        self.server.remember(now, self.judge.mark());
+        let Some((version, frame)) = self.server.partition.change(time, change) else {
+            self.server.past.pop_back();
+            self.count("late changes refused");
+            self.note(|| format!("server: refuses a change, it is too late: {}", describe(change)));
+            return Err(L2Error::DeadlinePassed);
+        };
+        self.note(|| format!("server: {version}: {}", describe(change)));
+        let origin = Message::decode(&frame).expect("nodes send what they can read").origin;
+        for duty in self.duties_of(change) {
+            self.attend(&duty, (version, origin));
+        }
+        self.publish_message(&frame);
+        self.inspect();
+        Ok(version)
+    }
+
+    fn attend(&mut self, duty: &Duty, (version, origin): (Version, NodeId)) {
+        let Duty { key, revision, is_set } = *duty;
+        if is_set {
+            let overtaken = self.judge.overtaken_by_set(key, revision, origin);
+            self.count_many("changes overtaken by a late set", overtaken as u64);
+        }
+        let now = self.now();
+        self.judge.executed(key, revision, (version, origin), now);
+    }
+
+    fn duties_of(&self, change: &Change) -> Vec<Duty> {
+        let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
+        if change.clears {
+            return self.database.keys().map(invalidated).collect();
+        }
+        let duty = |write: &KeyWrite| {
+            let set = value_of(&write.envelope);
+            let set = set.map(|Value { key, revision }| Duty { key, revision, is_set: true });
+            set.or_else(|| key_of(&write.key).map(invalidated))
+        };
+        change.writes.iter().filter_map(duty).collect()
+    }
+
+    pub(crate) fn fill(&mut self, fill: &Fill) -> FillOutcome {
+        let time = self.server.time(self.now());
+        let outcome = self.server.partition.fill(time, fill);
+        self.count(match outcome {
+            FillOutcome::Stored => "fills stored",
+            FillOutcome::Refused => "old fills refused",
+            FillOutcome::Late => "late fills refused",
+        });
+        let value = value_of(&fill.write.envelope);
+        self.note(|| format!("server: fill of {value:?} on {}: {outcome:?}", fill.base));
+        self.inspect();
+        outcome
+    }
+
+    pub(crate) fn beat(&mut self, beat: &Beat) -> BeatReply {
+        let time = self.server.time(self.now());
+        let (reply, echo) = self.server.partition.beat(time, beat.node, beat.id, beat.forget_after);
+        self.publish_echo(beat.node, &echo.encode());
+        reply
+    }
+
+    /// Nothing is resurrected: what L2 would serve is never older than a change that it has executed and not lost.
+    fn inspect(&mut self) {
+        let time = self.server.time(self.now());
+        for key in self.database.keys() {
+            let snapshot = self.server.partition.read(time, key.to_string().as_bytes());
+            let (Some(bytes), Some(head)) = (snapshot.envelope, snapshot.head) else { continue };
+            let alive = Envelope::peek_version(&bytes).is_some_and(|version| head.covers(version));
+            let Some(value) = value_of(&bytes).filter(|_| alive) else { continue };
+            let owed = self.judge.owed(key);
+            if value.key != key || value.revision < owed {
+                self.blame(format!("L2 holds {value:?} under key {key}, which owes revision {owed}"));
+            }
+        }
+    }
+
+    /// The server dies; with it every connection, as each node will notice sooner or later.
+    pub(crate) fn crash_server(&mut self) {
+        self.server.up = false;
+        self.server.paused = false;
+        self.server.incarnation += 1;
+        self.stations.iter_mut().for_each(|station| station.registered = false);
+        self.tell_everybody();
+    }
+
+    /// The server goes back to what it held so long ago.
+    pub(crate) fn lose_since(&mut self, ago: Duration) {
+        let to = self.now().saturating_sub(ago);
+        let lost = self.server.go_back(to).map_or(0, |mark| self.judge.lose_since(mark));
+        self.count_many("changes lost", lost as u64);
+        let head = self.server.partition.read(Moment::default(), b"").head;
+        self.note(|| format!("server: goes back {ago:?} to {head:?} and loses {lost} duties"));
+    }
+
+    pub(crate) fn nodes(&self) -> Vec<(NodeId, Moment)> {
+        self.server.partition.nodes().collect()
+    }
+}
+
+fn key_of(encoded: &Bytes) -> Option<u64> {
+    std::str::from_utf8(encoded).ok()?.parse().ok()
+}
+
+fn value_of(envelope: &Bytes) -> Option<Value> {
+    let envelope = Envelope::decode(envelope).ok()?;
+    (envelope.header.kind == Kind::Value).then(|| MessagePack.decode(&envelope.payload).ok())?
+}
+
+fn describe(change: &Change) -> String {
+    let values: Vec<_> =
+        change.writes.iter().map(|write| (key_of(&write.key), value_of(&write.envelope))).collect();
+    if change.clears { format!("{:?}", MessageBody::Clear) } else { format!("writes {values:?}") }
+}
