@@ -8,7 +8,7 @@ use fred::types::Version;
 use crate::bus::RedisBus;
 use crate::connection::Connection;
 use crate::error::{Cause, ConnectError};
-use crate::inspect::{memory_warning, read_only_replica_of};
+use crate::inspect::Info;
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
@@ -85,12 +85,13 @@ async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Part
     both.map_err(|error| refusal(server, &error))?;
     check_version(server, wire.client.server_version())?;
     let client = wire.client.with_options(&server.once());
-    if let Some(primary) = read_only_replica_of(&client).await {
+    let info = Info::of(&client).await;
+    if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
     probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
-    let warning = memory_warning(&client).await;
-    Ok(Parts { connection: Connection::established(wire, &server.once()), link, warning })
+    let connection = Connection::established(wire, &server.once());
+    Ok(Parts { connection, link, warning: info.memory_warning() })
 }
 
 fn refusal(server: &Server, error: &FredError) -> ConnectError {

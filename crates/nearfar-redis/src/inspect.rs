@@ -2,34 +2,23 @@
 
 use fred::clients::{Client, WithOptions};
 use fred::interfaces::ClientLike;
-use fred::types::InfoKind;
 
 use crate::warning::Warning;
 
-/// The primary's address if this is a replica that takes no writes. A user without the right to ask gets `None`, and
-/// finds out at the first write.
-pub(crate) async fn read_only_replica_of(client: &WithOptions<Client>) -> Option<String> {
-    info(client, InfoKind::Replication).await?.primary()
-}
-
-/// `None` if the user may not ask.
-pub(crate) async fn memory_warning(client: &WithOptions<Client>) -> Option<Warning> {
-    info(client, InfoKind::Memory).await?.memory_warning()
-}
-
-async fn info(client: &WithOptions<Client>, section: InfoKind) -> Option<Info> {
-    Box::pin(client.info(Some(section))).await.ok().map(Info)
-}
-
-/// Lines of `name:value`.
-struct Info(String);
+/// Lines of `name:value`; none if the user may not ask. Such a user finds out at the first write.
+pub(crate) struct Info(String);
 
 impl Info {
+    pub(crate) async fn of(client: &WithOptions<Client>) -> Self {
+        Self(Box::pin(client.info(None)).await.unwrap_or_default())
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
     }
 
-    fn primary(&self) -> Option<String> {
+    /// The primary's address if this is a replica that takes no writes.
+    pub(crate) fn primary(&self) -> Option<String> {
         let replica = self.get("role")? == "slave" && self.get("slave_read_only")? == "1";
         replica.then(|| {
             let part = |name| self.get(name).unwrap_or("?");
@@ -37,7 +26,8 @@ impl Info {
         })
     }
 
-    fn memory_warning(&self) -> Option<Warning> {
+    /// What will happen when its memory is full, if that is limited.
+    pub(crate) fn memory_warning(&self) -> Option<Warning> {
         let max_memory = self.get("maxmemory")?.parse().ok().filter(|&bytes| bytes > 0)?;
         Some(match self.get("maxmemory_policy")? {
             "noeviction" => Warning::RefusesWhenFull { max_memory },
