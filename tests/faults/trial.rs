@@ -206,6 +206,12 @@ impl Trial {
         self.clock.elapsed()
     }
 
+    /// Every node has resynced more often than it had then.
+    pub(crate) fn everybody_has_forgotten_l1_since(&self, resyncs: &[u64]) {
+        let now = self.resyncs();
+        assert!(now.iter().zip(resyncs).all(|(now, before)| now > before), "everybody has forgotten L1");
+    }
+
     /// How often each node has forgotten its L1.
     pub(crate) fn resyncs(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.cache.stats().resyncs).collect()
