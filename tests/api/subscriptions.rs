@@ -3,9 +3,10 @@
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
+use std::time::Duration;
 
 use nearfar::backend::BusEvent;
-use nearfar::{Cache, Tier};
+use nearfar::{Cache, Nearfar, Tier};
 use nearfar_core::{Doubt, Message, MessageBody, Namespace, NodeId, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, on_every_backend, trusted};
@@ -172,7 +173,7 @@ on_every_backend! {
     /// not: here replies come and messages do not.
     async fn answers_on_the_command_connection_prove_nothing(world: World) {
         let (a, b) = (world.node().await, world.node().await);
-        let bound = std::time::Duration::from_millis(300);
+        let bound = Duration::from_millis(300);
         let build = async |node: &Node| -> Cache<String, String> {
             node.nearfar.cache("bounded").max_staleness(bound).build().await.unwrap()
         };
@@ -186,6 +187,15 @@ on_every_backend! {
         b.valves.bus.open();
         trusted(&there).await;
         assert_eq!(*there.get("k").await.unwrap().unwrap(), "new");
+    }
+
+    /// Each attempt gives up before the watchdog would bark; together they last longer.
+    async fn a_dead_subscription_is_replaced_although_no_build_waits_for_it(world: World) {
+        let node = world.node_with(Nearfar::builder().connect_timeout(Duration::from_millis(500))).await;
+        node.valves.bus.close();
+        let build = async || node.nearfar.cache::<String, String>("texts").build().await;
+        assert!(build().await.unwrap_err().is_unavailable());
+        eventually("a build succeeds", async || build().await.is_ok()).await;
     }
 
     async fn an_own_clear_is_forgotten_for_once(world: World) {

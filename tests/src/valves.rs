@@ -80,7 +80,7 @@ pub struct Valves {
     pub fills: Valve,
     /// Before a change is sent.
     pub changes: Valve,
-    /// Before the node gets the next event of the bus.
+    /// Before the node gets the next event of the bus. A bus that reconnects is not held any more.
     pub bus: Valve,
     injected: Arc<Injected>,
     refuse_fills: Arc<watch::Sender<bool>>,
@@ -199,6 +199,7 @@ impl Bus for ValvedBus {
 
     fn reconnect(&mut self) {
         self.inner.reconnect();
+        self.valves.bus.open();
     }
 
     async fn next(&mut self) -> Option<BusEvent> {

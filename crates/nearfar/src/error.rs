@@ -203,7 +203,7 @@ impl Error {
     }
 
     /// For a failed `set`, `invalidate` or `clear`: whether the change may have taken place all the same. This node
-    /// has dropped its own copy; the others may hold the old value until it is changed again, or expires.
+    /// has dropped its own copy; the others may hold the old value until the outbox has had it invalidated.
     pub fn outcome_is_unknown(&self) -> bool {
         match &*self.0 {
             Problem::L2 { doing: Operation::Open | Operation::Nodes | Operation::Read, .. } => false,

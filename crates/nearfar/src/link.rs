@@ -202,8 +202,14 @@ impl Loop {
     }
 
     fn let_leave(&mut self) {
-        for (namespace, _) in self.members.extract_if(|_, member| member.may_leave()) {
+        let mut link_proved = false;
+        for (namespace, member) in self.members.extract_if(|_, member| member.may_leave()) {
             self.bus.unsubscribe(&namespace, self.context.node);
+            link_proved |= member.was_proved();
+        }
+        if self.members.is_empty() && link_proved {
+            // Its last echo will not come. That of one which never had any is still due: the next one may depend on it.
+            self.watchdog.proof();
         }
     }
 
@@ -211,19 +217,7 @@ impl Loop {
     fn poll_timers(&mut self) -> Moment {
         let now = self.context.clock.now();
         self.let_leave();
-        if self.members.is_empty() {
-            // Nobody beats, so nothing proves the link, and nothing depends on it.
-            self.watchdog.proof();
-            self.replies.proof();
-        }
-        if self.watchdog.poll(now) {
-            self.handle_doubt_everywhere();
-            self.bus.reconnect();
-            self.context.l2.reconnect();
-        }
-        if self.replies.poll(now) {
-            self.context.l2.reconnect();
-        }
+        self.poll_watchdogs(now);
         for (namespace, member) in &mut self.members {
             if member.poll_watchdog(now) {
                 self.bus.subscribe(namespace, self.context.node);
@@ -238,6 +232,22 @@ impl Loop {
         self.poll_outboxes(now);
         let watchdogs = self.watchdog.due().min(self.replies.due());
         self.members.values().map(Member::due).fold(watchdogs, Moment::min)
+    }
+
+    fn poll_watchdogs(&mut self, now: Moment) {
+        let (no_echoes, no_replies) = (self.watchdog.poll(now), self.replies.poll(now));
+        if no_echoes {
+            self.handle_doubt_everywhere();
+            self.bus.reconnect();
+        }
+        if no_echoes || no_replies {
+            self.context.l2.reconnect();
+        }
+        if self.members.is_empty() && (no_echoes || no_replies) {
+            // Nobody beats, so nothing would prove the new connections.
+            self.watchdog.proof();
+            self.replies.proof();
+        }
     }
 
     fn poll_outboxes(&mut self, now: Moment) {

@@ -93,6 +93,11 @@ impl Member {
         self.detached && self.courier.is_idle()
     }
 
+    /// Whether an echo has ever come.
+    pub(crate) fn was_proved(&self) -> bool {
+        self.proved.is_none()
+    }
+
     /// The beat to send now, if one is due.
     pub(crate) fn poll_beat(&mut self, now: Moment) -> Option<BeatId> {
         if self.under_way.len() >= BEATS_AT_ONCE {

@@ -19,7 +19,8 @@ use crate::node::{LiveNode, Node, Timeouts};
 /// One node's connection to the shared store and the bus, from which its caches are built.
 ///
 /// Cheap to clone. The connections stay open while a clone or one of the caches exists; when the last is dropped, all
-/// tasks and connections of the node end. [`shutdown`](Self::shutdown) ends them sooner and in order.
+/// tasks and connections of the node end, and what waits in its outboxes is lost. [`shutdown`](Self::shutdown) ends
+/// them in order and says what is left.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -227,8 +228,8 @@ impl NearfarBuilder {
         self
     }
 
-    /// Starts although the server cannot be reached: loads work, changes fail, and the node heals when the server
-    /// comes. Defaults to failing, so that a wrong address is noticed at the start.
+    /// Starts although the server cannot be reached: loads work, changes are
+    /// [`Queued`](crate::Outcome::Queued), and the node heals when the server comes. Defaults to failing, so that a wrong address is noticed at the start.
     pub fn start_degraded(mut self) -> Self {
         self.start_degraded = true;
         self
