@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use nearfar::{Cache, CacheKey, ErrorKind, Tier};
 use nearfar_testkit::eventually;
-use nearfar_tests::on_every_backend;
+use nearfar_tests::{on_every_backend, trusted};
+use serde::{Deserialize, Serialize};
 
 async fn origin(key: String) -> Result<String, Infallible> {
     Ok(format!("row of {key}"))
@@ -21,6 +22,16 @@ impl CacheKey for Shouted {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self(String::from_utf8(bytes.to_vec()).ok()?))
+    }
+}
+
+/// A value that cannot be destroyed in peace.
+#[derive(Serialize, Deserialize)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a value's drop");
     }
 }
 
@@ -153,6 +164,25 @@ on_every_backend! {
         assert_eq!(refused.kind(), ErrorKind::Config);
         let text = refused.to_string();
         assert!(text.contains("fence_window_ms=7000") && text.contains("fence_window_ms=60000"), "{text}");
+    }
+
+    /// What waits in its outbox keeps a cache for the receive loop, which destroys it then. The other caches need the loop.
+    async fn a_value_whose_drop_panics_hurts_no_other_cache(world: World) {
+        let node = world.node().await;
+        let (texts, bombs) = (node.texts().await, node.nearfar.cache::<u64, Bomb>("bombs").build().await.unwrap());
+        bombs.set(&1, Bomb).await.unwrap();
+        world.cut_off(&node).await;
+        bombs.invalidate(&2).await.unwrap();
+        drop(bombs);
+        world.bring_back(&node).await;
+        eventually("the store answers", async || node.nearfar.nodes().await.is_ok_and(|nodes| nodes.len() == 1)).await;
+        trusted(&texts).await;
+        texts.set("k", "v".into()).await.unwrap();
+        eventually("L1 is served", async || texts.peek("k").is_some()).await;
+        let doubts = texts.stats().doubts;
+        world.interrupt_subscriptions().await;
+        eventually("the loop hears of it", async || texts.stats().doubts > doubts).await;
+        trusted(&texts).await;
     }
 
     async fn after_shutdown_nothing_is_served_and_the_other_node_goes_on(world: World) {

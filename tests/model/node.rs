@@ -301,14 +301,16 @@ impl Node {
     }
 
     /// L2 has acknowledged a batch of the outbox, or refused it.
-    pub(crate) fn end_delivery(&mut self, delivery: Delivery, reply: Reply, now: Moment) {
-        let Reply::Executed(version) = reply else { return self.outbox.fail(now, Setback::Refused) };
+    pub(crate) fn end_delivery(&mut self, delivery: &Delivery, reply: Reply, now: Moment) {
+        let Reply::Executed(version) = reply else { return self.outbox.fail(now, Setback::Late) };
+        if self.mutant != Some(Mutant::NothingReissued) {
+            self.outbox.remember_sent(now, version);
+        }
         match &delivery.batch {
             Batch::Keys(keys) => keys.iter().for_each(|key| self.settle(key_of(key), version)),
             Batch::Everything => self.forget(version),
         }
         self.outbox.acknowledge();
-        self.remember(now, delivery.batch, version);
     }
 
     pub(crate) fn begin_delivery(&mut self, batch: Batch, request: Request) {

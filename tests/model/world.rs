@@ -277,7 +277,7 @@ impl World {
     pub(crate) fn end_delivery(&mut self, at: usize) {
         let delivery = self.nodes[at].delivery.take().expect("it is under way");
         let reply = delivery.reply.expect("L2 has answered");
-        self.nodes[at].end_delivery(delivery, reply, self.now);
+        self.nodes[at].end_delivery(&delivery, reply, self.now);
         self.doubt_acknowledged(at);
     }
 

@@ -54,8 +54,10 @@ pub struct Outbox {
     failures: u32,
     /// Whether the last one failed because L2 was away, so that a sign of life from L2 ends the pause.
     away: bool,
-    /// How often in a row L2 has acknowledged a change that it had lost by then.
+    /// How often in a row, with pauses between, L2 has acknowledged a change that it had lost by then.
     losses: u32,
+    /// When that pause is over.
+    lost_until: Moment,
     overflows: u64,
     remembered: Remembered,
     witness: Witness,
@@ -74,12 +76,6 @@ pub enum Batch {
     Everything,
 }
 
-impl Batch {
-    fn of(keys: &BTreeMap<Bytes, Wait>) -> Self {
-        Self::Keys(keys.keys().cloned().collect())
-    }
-}
-
 /// Why L2 did not acknowledge a batch.
 ///
 /// ```
@@ -89,7 +85,9 @@ impl Batch {
 pub enum Setback {
     /// It could not be reached, or did not answer in time.
     Away,
-    /// It did not want to, or came to it too late.
+    /// It came to it too late.
+    Late,
+    /// It did not want to.
     Refused,
 }
 
@@ -111,15 +109,28 @@ struct Wait {
     /// When it was added last.
     last: Moment,
     /// The change that it stands for may be executed until then: an invalidation before it could be overtaken.
+    executed_by: Moment,
     not_before: Moment,
+    /// Whether it stands only for what was acknowledged once, which is remembered from then on, and no longer.
+    is_reissue: bool,
 }
 
 impl Wait {
+    fn for_change(now: Moment, executed_by: Moment) -> Self {
+        Self { since: now, last: now, executed_by, not_before: executed_by, is_reissue: false }
+    }
+
+    fn for_reissue(now: Moment, not_before: Moment) -> Self {
+        Self { since: now, last: now, executed_by: now, not_before, is_reissue: true }
+    }
+
     fn and(self, other: Wait) -> Wait {
         Wait {
             since: self.since.min(other.since),
             last: self.last.max(other.last),
+            executed_by: self.executed_by.max(other.executed_by),
             not_before: self.not_before.max(other.not_before),
+            is_reissue: self.is_reissue && other.is_reissue,
         }
     }
 }
@@ -145,24 +156,30 @@ impl Outbox {
     /// The pause after a failure; it doubles with each further one.
     const FIRST_PAUSE: Duration = Duration::from_millis(20);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+    /// The pause after L2 has refused one key alone: the others get their turn.
+    const PAUSE_OF_ONE: Duration = Duration::from_secs(10);
 
-    /// A change was not acknowledged. It may still be executed until `not_before`.
-    pub fn add_batch(&mut self, now: Moment, batch: Batch, not_before: Moment) {
+    /// A change was not acknowledged. It may still be executed until `executed_by`.
+    pub fn add_batch(&mut self, now: Moment, batch: Batch, executed_by: Moment) {
+        self.wait(batch, Wait::for_change(now, executed_by));
+    }
+
+    /// A change of the key was not acknowledged. It may still be executed until `executed_by`.
+    pub fn add(&mut self, now: Moment, key: Bytes, executed_by: Moment) {
+        self.wait(Batch::Keys(vec![key]), Wait::for_change(now, executed_by));
+    }
+
+    /// A clear was not acknowledged. It may still be executed until `executed_by`.
+    pub fn add_everything(&mut self, now: Moment, executed_by: Moment) {
+        self.wait(Batch::Everything, Wait::for_change(now, executed_by));
+    }
+
+    fn wait(&mut self, batch: Batch, wait: Wait) {
         match batch {
-            Batch::Keys(keys) => keys.into_iter().for_each(|key| self.add(now, key, not_before)),
-            Batch::Everything => self.add_everything(now, not_before),
+            Batch::Keys(keys) => keys.into_iter().for_each(|key| self.waiting.add(key, wait)),
+            Batch::Everything => self.waiting.add_everything(wait),
         }
-    }
-
-    /// A change of the key was not acknowledged. It may still be executed until `not_before`.
-    pub fn add(&mut self, now: Moment, key: Bytes, not_before: Moment) {
-        self.waiting.add(key, Wait { since: now, last: now, not_before });
         self.limit();
-    }
-
-    /// A clear was not acknowledged. It may still be executed until `not_before`.
-    pub fn add_everything(&mut self, now: Moment, not_before: Moment) {
-        self.waiting.add_everything(Wait { since: now, last: now, not_before });
     }
 
     fn limit(&mut self) {
@@ -183,7 +200,7 @@ impl Outbox {
     /// Whether a change of this key that was given up may still be executed: one that is made now could be overtaken.
     /// `None` asks for all keys.
     pub fn may_be_overtaken(&self, key: Option<&[u8]>, now: Moment) -> bool {
-        let late = |wait: &Wait| now < wait.not_before;
+        let late = |wait: &Wait| now < wait.executed_by;
         let keys = &self.waiting.keys;
         let of_key = key.map_or_else(|| keys.values().any(late), |key| keys.get(key).is_some_and(late));
         of_key || self.waiting.everything.as_ref().is_some_and(late)
@@ -198,7 +215,7 @@ impl Outbox {
         // After a failure a smaller one: the last may have been too much to get through in time.
         let share = |most: usize| (most >> self.failures.min(16)).max(1);
         let sent = self.waiting.take(now, share(Self::BATCH_KEYS), share(Self::BATCH_BYTES))?;
-        let batch = if sent.everything.is_some() { Batch::Everything } else { Batch::of(&sent.keys) };
+        let batch = sent.batch();
         self.sent = Some(sent);
         Some(batch)
     }
@@ -231,7 +248,10 @@ impl Outbox {
     /// L2 has not acknowledged the batch under way: it waits again. Whether it was executed does not matter, one more
     /// invalidation does no harm.
     pub fn fail(&mut self, now: Moment, setback: Setback) {
-        let Some(sent) = self.sent.take() else { return };
+        let Some(mut sent) = self.sent.take() else { return };
+        if setback == Setback::Refused && sent.keys.len() == 1 {
+            sent.keys.values_mut().for_each(|wait| wait.not_before = now + Self::PAUSE_OF_ONE);
+        }
         for (key, wait) in sent.keys {
             self.waiting.add(key, wait);
         }
@@ -280,23 +300,43 @@ impl Outbox {
             return Some(Batch::Everything);
         }
         let keys = sent.into_iter().flat_map(|sent| sent.keys.keys()).chain(self.waiting.keys.keys());
-        let keys: Vec<Bytes> = keys.cloned().collect();
-        (!keys.is_empty()).then_some(Batch::Keys(keys))
+        // One may be under way and wait again.
+        let keys: BTreeSet<Bytes> = keys.cloned().collect();
+        (!keys.is_empty()).then(|| Batch::Keys(keys.into_iter().collect()))
     }
 
     /// L2 has acknowledged a change by this node, with that number. If the chain of messages has passed that number
     /// without it, the history that had it may be lost, and it is added again.
+    ///
+    /// Call it **before** the gate learns of the number. A history that is lost in between is then either reissued with
+    /// this change, or shows at the next echo, which is below the number.
     pub fn remember(&mut self, now: Moment, change: Batch, version: Version) {
+        self.witness(now, &change, version);
         self.remembered.turn(now);
+        self.remembered.add(change);
+    }
+
+    /// As [`remember`](Self::remember), for the batch under way. What was only issued again is remembered from when it
+    /// was acknowledged first.
+    pub fn remember_sent(&mut self, now: Moment, version: Version) {
+        let Some(sent) = &self.sent else { return };
+        let (all, new) = (sent.batch(), sent.new_ones());
+        self.witness(now, &all, version);
+        self.remembered.turn(now);
+        self.remembered.add(new);
+    }
+
+    fn witness(&mut self, now: Moment, change: &Batch, version: Version) {
         if self.witness.acknowledged(version) {
             self.losses = 0;
-        } else {
-            // With a pause, since the next may be lost as well.
-            let not_before = now + Self::pause(self.losses);
-            self.losses += 1;
-            self.add_batch(now, change.clone(), not_before);
+            return;
         }
-        self.remembered.add(change);
+        // With a pause, since the next may be lost as well.
+        if now >= self.lost_until {
+            self.lost_until = now + Self::pause(self.losses);
+            self.losses += 1;
+        }
+        self.wait(change.clone(), Wait::for_reissue(now, self.lost_until));
     }
 
     /// The message of a change by this node has come, in its place of the chain.
@@ -315,15 +355,33 @@ impl Outbox {
     /// remembered of them waits to be sent once more. Returns how many keys; everything counts as one.
     pub fn reissue(&mut self, now: Moment, adopted: Version) -> usize {
         self.witness = Witness { passed: adopted, ..Witness::default() };
-        let Span { keys, everything, .. } = self.remembered.take(now);
+        let Span { keys, everything, .. } = self.remembered.recent(now);
         let count = keys.len() + usize::from(everything);
+        let wait = Wait::for_reissue(now, now);
         if everything {
-            self.add_everything(now, now);
+            self.wait(Batch::Everything, wait);
         }
-        for key in keys {
-            self.add(now, key, now);
-        }
+        self.wait(Batch::Keys(keys.into_iter().collect()), wait);
         count
+    }
+}
+
+impl Sent {
+    fn batch(&self) -> Batch {
+        if self.everything.is_some() {
+            Batch::Everything
+        } else {
+            Batch::Keys(self.keys.keys().cloned().collect())
+        }
+    }
+
+    /// What of it does not only stand for what was acknowledged once.
+    fn new_ones(&self) -> Batch {
+        if self.everything.is_some_and(|wait| !wait.is_reissue) {
+            return Batch::Everything;
+        }
+        let new = self.keys.iter().filter(|(_, wait)| !wait.is_reissue);
+        Batch::Keys(new.map(|(key, _)| key.clone()).collect())
     }
 }
 
@@ -399,7 +457,7 @@ impl Waiting {
 
     fn strike_out(&mut self, key: &[u8], began: Moment) {
         // What was added at the same moment may be of a change that came after it.
-        let is_over = |wait: &Wait| wait.last < began && wait.not_before <= began;
+        let is_over = |wait: &Wait| wait.last < began && wait.executed_by <= began;
         if self.keys.get(key).is_some_and(is_over) {
             self.keys.remove(key);
             self.bytes -= key.len();
@@ -502,9 +560,9 @@ impl Remembered {
         self.turned_at = now;
     }
 
-    /// All that is recent. Nothing is remembered then.
-    fn take(&mut self, now: Moment) -> Span {
-        let Self { young, old, turned_at } = std::mem::take(self);
+    /// All that is recent.
+    fn recent(&self, now: Moment) -> Span {
+        let Self { young, old, turned_at } = self.clone();
         let age = now.since(turned_at);
         let recent = [(young, 2 * Outbox::REMEMBERED_FOR), (old, Outbox::REMEMBERED_FOR)];
         let recent = recent.into_iter().filter(|(_, limit)| age < *limit).map(|(span, _)| span);

@@ -150,7 +150,8 @@ fn what_was_acknowledged_lately_is_sent_again_if_history_is_lost() {
     outbox.remember(NOW + Outbox::REMEMBERED_FOR, keys([2, 3]), Version::new(7));
     assert_eq!(outbox.reissue(NOW, Version::new(6)), 3);
     assert_eq!(sent(&mut outbox, NOW), [keys([1, 2, 3])]);
-    assert_eq!(outbox.reissue(NOW, Version::new(6)), 0, "once");
+    let later = NOW + 2 * Outbox::REMEMBERED_FOR + Outbox::REMEMBERED_FOR;
+    assert_eq!(outbox.reissue(later, Version::new(6)), 0, "sending it again makes it no younger");
 }
 
 #[test]
@@ -226,13 +227,60 @@ fn what_is_lost_again_and_again_is_repeated_with_pauses() {
     assert!(outbox.pass(Version::new(1_000_000)));
     let (mut now, mut times) = (NOW, 0);
     while now < NOW + Duration::from_secs(10) {
-        let batch = outbox.poll(now).expect("it is due");
-        outbox.acknowledge();
+        outbox.poll(now).expect("it is due");
         times += 1;
-        outbox.remember(now, batch, Version::new(times));
+        outbox.remember_sent(now, Version::new(times));
+        outbox.acknowledge();
         now = outbox.due();
     }
     assert!(times < 20, "{times}");
+}
+
+/// Many changes were under way when the chain began anew.
+#[test]
+fn losses_at_the_same_time_are_one() {
+    let mut outbox = Outbox::default();
+    assert!(outbox.pass(Version::new(1_000)));
+    for number in 0..100 {
+        outbox.remember(NOW, keys([number]), Version::new(1 + number as u64));
+    }
+    assert_eq!(outbox.due(), NOW + Duration::from_millis(20));
+    assert!(!outbox.may_be_overtaken(Some(b"1"), NOW), "L2 has executed it, if it has");
+}
+
+#[test]
+fn what_is_issued_again_is_remembered_from_the_first_time_on() {
+    let mut outbox = Outbox::default();
+    let mut now = NOW;
+    outbox.remember(now, keys([1]), Version::new(5));
+    for version in 6..12 {
+        now = now + Outbox::REMEMBERED_FOR / 2;
+        outbox.reissue(now, Version::new(version));
+        if outbox.poll(now).is_some() {
+            outbox.remember_sent(now, Version::new(version + 1));
+            outbox.acknowledge();
+        }
+    }
+    assert_eq!(outbox.reissue(now, Version::new(20)), 0);
+}
+
+#[test]
+fn a_key_that_is_refused_lets_the_others_pass() {
+    let mut outbox = with(1..=3);
+    let mut delivered = Vec::new();
+    for _ in 0..30 {
+        let now = outbox.due();
+        match outbox.poll(now) {
+            Some(Batch::Keys(keys)) if keys.contains(&key(1)) => outbox.fail(now, Setback::Refused),
+            Some(Batch::Keys(keys)) => {
+                delivered.extend(keys);
+                outbox.acknowledge();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(delivered, [key(2), key(3)]);
+    assert!(outbox.holds(b"1"));
 }
 
 /// The subscription is away, L2 is not, and everybody writes.

@@ -56,6 +56,7 @@ where
         let mut unsettled = Unsettled::new(self, Operation::Clear, None);
         match self.change(&mut unsettled, Change::clear(self.node().id)).await {
             Ok(version) => {
+                unsettled.remember(version);
                 self.held.settle_clear(version);
                 unsettled.acknowledged(version)
             }
@@ -73,6 +74,7 @@ where
         let mut unsettled = Unsettled::new(self, doing, Some((key, encoded)));
         match self.change(&mut unsettled, change).await {
             Ok(version) => {
+                unsettled.remember(version);
                 // This node does not wait for its own message: the caller must not read the old value now.
                 self.held.settle(key, encoded, version);
                 unsettled.acknowledged(version)
@@ -185,14 +187,16 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
         !self.may_be_overtaken
     }
 
-    fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
+    /// L2 may lose what it has acknowledged. Before it is settled, see [`Outbox::remember`](nearfar_core::Outbox::remember).
+    fn remember(&self, version: Version) {
         let now = self.engine.now();
-        self.held().outbox.with(|outbox| {
-            outbox.remember(now, self.as_batch(), version);
-            if let Some((_, encoded)) = self.key {
-                outbox.strike_out(encoded, self.began);
-            }
-        });
+        self.held().outbox.with(|outbox| outbox.remember(now, self.as_batch(), version));
+    }
+
+    fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
+        if let Some((_, encoded)) = self.key {
+            self.held().outbox.with(|outbox| outbox.strike_out(encoded, self.began));
+        }
         self.is_settled = true;
         if self.may_be_overtaken {
             self.queued(Error::may_be_overtaken())

@@ -7,9 +7,9 @@ use nearfar_core::backend::L2Error;
 use nearfar_core::{Batch, Change, Moment, Namespace, Setback, Version};
 
 use crate::agreement::{Agreement, Disagreement};
-use crate::link::{LinkContext, Undelivered};
+use crate::link::LinkContext;
 use crate::member::Follows;
-use crate::outbox::SharedOutbox;
+use crate::outbox::{SharedOutbox, Undelivered};
 
 pub(crate) struct Courier {
     pub(crate) namespace: Namespace,
@@ -63,17 +63,15 @@ impl Courier {
         let version = match outcome {
             Ok(version) => version,
             Err(cause) => {
-                let setback = if cause.is_absence() { Setback::Away } else { Setback::Refused };
-                self.held.outbox().with(|outbox| outbox.fail(now, setback));
+                self.held.outbox().with(|outbox| outbox.fail(now, setback(&cause)));
                 return false;
             }
         };
+        let outbox = self.held.outbox();
+        outbox.with(|outbox| outbox.remember_sent(now, version));
         // Applied here first: who finds the outbox empty finds the fence raised.
         self.apply(batch, version);
-        self.held.outbox().with(|outbox| {
-            outbox.acknowledge();
-            outbox.remember(now, batch.clone(), version);
-        });
+        outbox.with(nearfar_core::Outbox::acknowledge);
         true
     }
 
@@ -100,5 +98,13 @@ impl Courier {
             Batch::Keys(keys) => held.apply(version, keys),
             Batch::Everything => held.apply_clear(version, false),
         });
+    }
+}
+
+fn setback(cause: &L2Error) -> Setback {
+    match cause {
+        L2Error::Rejected(_) => Setback::Refused,
+        cause if cause.is_absence() => Setback::Away,
+        _ => Setback::Late,
     }
 }

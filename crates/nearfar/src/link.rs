@@ -3,8 +3,8 @@
 //! It carries what the bus delivers to the followers, in order, and what they want (beats, reconnects) back.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::member::{Heard, Member};
 use crate::node::deadline;
+use crate::outbox::Undelivered;
 
 /// What a node asks of its receive loop.
 pub(crate) enum Order {
@@ -32,38 +33,8 @@ pub(crate) enum Order {
     /// An outbox has something to send.
     Look,
     Shutdown {
-        done: oneshot::Sender<Vec<Undelivered>>,
+        done: oneshot::Sender<()>,
     },
-}
-
-/// What a node that was shut down leaves undone: invalidations that L2 did not acknowledge. Other nodes may serve what
-/// was there before, until it expires.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), nearfar::Error> {
-/// use nearfar::backend::Batch;
-/// use nearfar::{InProcess, Nearfar};
-///
-/// let shared = InProcess::new();
-/// let nearfar = Nearfar::builder().in_process(&shared);
-/// let names = nearfar.cache::<u64, String>("names").build().await?;
-/// shared.cut_store();
-/// names.invalidate(&42).await?;
-///
-/// let left = nearfar.shutdown().await;
-/// assert_eq!(left[0].namespace, "names");
-/// assert_eq!(left[0].what, Batch::Keys(vec!["42".into()]));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Undelivered {
-    /// Of which cache.
-    pub namespace: String,
-    /// The encoded keys, or everything.
-    pub what: Batch,
 }
 
 /// The running loop. It ends when this is dropped.
@@ -106,6 +77,8 @@ pub(crate) struct LinkContext {
     /// How long the link may go without an echo before it is replaced.
     pub(crate) patience: Duration,
     pub(crate) command_timeout: Duration,
+    /// What nobody delivers any more, once the loop has ended.
+    pub(crate) left: Arc<Mutex<Vec<Undelivered>>>,
 }
 
 impl LinkContext {
@@ -133,7 +106,7 @@ const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 
 /// What an operation on L2 has come back with.
 enum Errand {
-    /// `answered` tells whether L2 has replied.
+    /// `answered` tells whether L2 has replied, be it that it refused.
     Beaten {
         beat: BeatId,
         answered: bool,
@@ -182,7 +155,7 @@ impl Loop {
                 () = self.context.clock.sleep_until(wake_at) => {}
                 event = self.bus.next() => match event {
                     Some(event) => self.handle_event(event),
-                    None => return,
+                    None => return tracing::error!("the bus has ended: this node serves nothing from L1 any more"),
                 },
             }
         }
@@ -191,7 +164,9 @@ impl Loop {
     /// One that was detached and has not left yet makes room: the new one has its outbox.
     fn attach(&mut self, namespace: Namespace, member: Member) {
         self.bus.subscribe(&namespace, self.context.node);
-        self.members.insert(namespace, member);
+        if let Some(former) = self.members.insert(namespace, member) {
+            dismiss(former);
+        }
     }
 
     /// It goes on following, as a delivery needs, until it has nothing to deliver.
@@ -206,6 +181,7 @@ impl Loop {
         for (namespace, member) in self.members.extract_if(|_, member| member.may_leave()) {
             self.bus.unsubscribe(&namespace, self.context.node);
             link_proved |= member.was_proved();
+            dismiss(member);
         }
         if self.members.is_empty() && link_proved {
             // Its last echo will not come. That of one which never had any is still due: the next one may depend on it.
@@ -302,19 +278,21 @@ impl Loop {
         }
     }
 
-    async fn shut_down(mut self, done: oneshot::Sender<Vec<Undelivered>>) {
+    async fn shut_down(mut self, done: oneshot::Sender<()>) {
         self.members.values().for_each(Member::close);
-        let left = self.empty_outboxes().await;
-        let (l2, node) = (&self.context.l2, self.context.node);
-        // The lists of live nodes forget this one by themselves if L2 cannot be told.
+        self.empty_outboxes().await;
+        self.close_outboxes();
+        let (l2, node, limit) = (&self.context.l2, self.context.node, self.context.command_timeout);
         let goodbyes = self.members.keys().map(|namespace| self.context.bounded(l2.leave(namespace, node)));
-        join_all(goodbyes).await;
-        self.context.l2.close().await;
-        let _ = done.send(left);
+        // The lists of live nodes forget this one by themselves if L2 cannot be told.
+        let _ = tokio::time::timeout(limit, join_all(goodbyes)).await;
+        let _ = tokio::time::timeout(limit, l2.close()).await;
+        let _ = done.send(());
     }
 
-    /// Sends what waits, for as long as one command may take, and says what is left.
-    async fn empty_outboxes(&mut self) -> Vec<Undelivered> {
+    /// Sends what waits. A `set` may have to be waited out for the time of one command, and its invalidation may take
+    /// that of another.
+    async fn empty_outboxes(&mut self) {
         let couriers: Vec<_> = self.members.values().map(|member| Arc::clone(member.courier())).collect();
         let (context, errands) = (&self.context, &mut self.errands);
         let emptied = async {
@@ -324,17 +302,28 @@ impl Loop {
             join_all(couriers.iter().map(|courier| empty(context, courier))).await;
         };
         // What is under way when the time is over stays in its outbox.
-        let _ = tokio::time::timeout(context.command_timeout, emptied).await;
-        couriers.iter().filter_map(|courier| courier.close()).collect()
+        let _ = tokio::time::timeout(context.command_timeout.saturating_mul(2), emptied).await;
     }
+
+    fn close_outboxes(&self) {
+        let left = self.members.values().filter_map(|member| member.courier().close());
+        self.context.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+    }
+}
+
+/// Destroys what is left of a cache. What its values' `drop` does is not the loop's to suffer from.
+fn dismiss(member: Member) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(member)));
 }
 
 /// Whatever ended it: what nobody delivers any more is not queued.
 impl Drop for Loop {
     fn drop(&mut self) {
-        for member in self.members.values() {
-            member.courier().close();
+        if std::thread::panicking() {
+            tracing::error!("the receive loop has panicked: this node serves nothing from L1 any more");
         }
+        self.close_outboxes();
+        self.members.drain().for_each(|(_, member)| dismiss(member));
     }
 }
 
@@ -365,7 +354,8 @@ async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (N
     if let Ok(reply) = &reply {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
-    (namespace, Errand::Beaten { beat: beat.id, answered: reply.is_ok() })
+    let answered = matches!(reply, Ok(_) | Err(L2Error::Rejected(_)));
+    (namespace, Errand::Beaten { beat: beat.id, answered })
 }
 
 async fn fetch_log(

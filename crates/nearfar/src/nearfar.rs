@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
-use crate::link::Undelivered;
 use crate::node::{LiveNode, Node, Timeouts};
+use crate::outbox::Undelivered;
 
 /// One node's connection to the shared store and the bus, from which its caches are built.
 ///
@@ -150,7 +150,8 @@ impl Nearfar {
     }
 
     /// Ends the node in order: L1 is served no more, the outboxes are emptied, the other nodes see this one leave,
-    /// connections close. Waits about two command timeouts at the most. Returns what L2 did not acknowledge. Later
+    /// connections close. Waits about three command timeouts at the most, whatever the server does. Returns what L2 did not
+    /// acknowledge, to each who calls it. Later
     /// operations, of any clone and cache, fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     ///
     /// # Cancel safety

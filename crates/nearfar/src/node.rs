@@ -14,10 +14,10 @@ use crate::agreement::Agreement;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::error::{ConfigProblem, Error, Operation};
-use crate::link::{Link, LinkContext, Order, Undelivered};
+use crate::link::{Link, LinkContext, Order};
 use crate::member::{Follows, Member};
 use crate::options::Options;
-use crate::outbox::SharedOutbox;
+use crate::outbox::{SharedOutbox, Undelivered};
 
 /// One node: its connections and its receive loop. Dropping the last handle ends all of it.
 pub(crate) struct Node {
@@ -30,6 +30,8 @@ pub(crate) struct Node {
     l2: Arc<dyn L2>,
     link: Link,
     closed: AtomicBool,
+    /// What the receive loop has left undone, once it has ended.
+    left: Arc<Mutex<Vec<Undelivered>>>,
     /// Guards the names of the caches that exist: two of one name would have two truths in one process.
     names: Mutex<HashSet<Namespace>>,
     /// Guards the list alone; each outbox lives as long as somebody fills or empties it.
@@ -51,7 +53,7 @@ impl Node {
         start_degraded: bool,
     ) -> Arc<Self> {
         let id = NodeId::new(fastrand::u64(..));
-        let remote = Arc::new(RemoteClock::default());
+        let (remote, left) = (Arc::new(RemoteClock::default()), Arc::default());
         let context = LinkContext {
             node: id,
             l2: Arc::clone(&l2),
@@ -59,10 +61,23 @@ impl Node {
             remote: Arc::clone(&remote),
             patience: patience(timeouts),
             command_timeout: timeouts.command,
+            left: Arc::clone(&left),
         };
         let link = Link::start(bus, context);
         let (closed, names, outboxes) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
-        Arc::new(Self { id, clock, remote, timeouts, start_degraded, l2, link, closed, names, outboxes })
+        Arc::new(Self {
+            id,
+            clock,
+            remote,
+            timeouts,
+            start_degraded,
+            l2,
+            link,
+            closed,
+            left,
+            names,
+            outboxes,
+        })
     }
 
     /// The store, unless the node was shut down.
@@ -137,8 +152,9 @@ impl Node {
         self.closed.store(true, Ordering::Release);
         let (done, finished) = oneshot::channel();
         self.link.order(Order::Shutdown { done });
-        // An error means that the loop has ended; then there is nothing left to close.
-        finished.await.unwrap_or_default()
+        // An error means that the loop has ended before.
+        let _ = finished.await;
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -8,6 +8,36 @@ use tokio::sync::mpsc;
 
 use crate::link::Order;
 
+/// What a node that was shut down leaves undone: invalidations that L2 did not acknowledge. Other nodes may serve what
+/// was there before, until it expires.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), nearfar::Error> {
+/// use nearfar::backend::Batch;
+/// use nearfar::{InProcess, Nearfar};
+///
+/// let shared = InProcess::new();
+/// let nearfar = Nearfar::builder().in_process(&shared);
+/// let names = nearfar.cache::<u64, String>("names").build().await?;
+/// shared.cut_store();
+/// names.invalidate(&42).await?;
+///
+/// let left = nearfar.shutdown().await;
+/// assert_eq!(left[0].namespace, "names");
+/// assert_eq!(left[0].what, Batch::Keys(vec!["42".into()]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undelivered {
+    /// Of which cache.
+    pub namespace: String,
+    /// The encoded keys, or everything.
+    pub what: Batch,
+}
+
 pub(crate) struct SharedOutbox {
     outbox: Mutex<Outbox>,
     /// Whether nobody sends it any more. Changed under the lock.
@@ -49,11 +79,11 @@ impl SharedOutbox {
         })
     }
 
-    /// Nobody sends it from here on. Returns what is left.
+    /// Nobody sends it from here on. Returns what is left, the first time.
     pub(crate) fn close(&self) -> Option<Batch> {
         self.with(|outbox| {
-            self.closed.store(true, Ordering::Relaxed);
-            outbox.left()
+            let is_closed = self.closed.swap(true, Ordering::Relaxed);
+            outbox.left().filter(|_| !is_closed)
         })
     }
 

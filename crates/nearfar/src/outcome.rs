@@ -27,7 +27,8 @@ use nearfar_core::Version;
 pub enum Outcome {
     /// L2 has executed it, as this version.
     Applied(Version),
-    /// L2 has not acknowledged it. An invalidation is in the outbox of this node, which sends it until L2 acknowledges
+    /// L2 has not acknowledged it, or an earlier `set` that it has not acknowledged may still be executed behind it. An
+    /// invalidation is in the outbox of this node, which sends it until L2 acknowledges
     /// it; until then other nodes may serve what was there before. A value that was to be set is not stored. The outbox
     /// is in memory: [`Nearfar::shutdown`](crate::Nearfar::shutdown) delivers it, dropping the last handle does not.
     Queued,
