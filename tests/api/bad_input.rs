@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use nearfar::Cache;
 use nearfar::backend::L2;
-use nearfar_core::{Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Namespace, NodeId};
+use nearfar_core::{
+    Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Namespace, NodeId, PartitionId,
+};
 use nearfar_tests::on_every_backend;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,8 @@ use serde::{Deserialize, Serialize};
 async fn plant(l2: &dyn L2, namespace: &str, envelope: Bytes) {
     let write = KeyWrite { key: "k".into(), envelope, keep: None };
     let change = Change::set(NodeId::new(9), write).by(Moment::from_micros((1 << 53) - 1));
-    l2.change(&Namespace::new(namespace).unwrap(), change).await.unwrap();
+    let partition = PartitionId::new(Namespace::new(namespace).unwrap(), 0);
+    l2.change(&partition, change).await.unwrap();
 }
 
 fn value(header: EnvelopeHeader, payload: &[u8]) -> Bytes {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::types::Message;
-use nearfar_core::backend::{Bus, BusEvent};
-use nearfar_core::{Doubt, Namespace, NodeId};
+use nearfar_core::backend::{Bus, BusEvent, ServerId};
+use nearfar_core::{Doubt, NodeId, PartitionId};
 use tokio::runtime::Handle;
 
 use crate::keys::Keys;
@@ -23,7 +23,7 @@ use crate::server::Server;
 pub struct RedisBus {
     server: Arc<Server>,
     link: Link,
-    wanted: BTreeMap<Namespace, NodeId>,
+    wanted: BTreeMap<PartitionId, NodeId>,
     /// What each channel of the wanted ones carries.
     routes: HashMap<String, Route>,
     /// Doubts and the like that go out before anything else.
@@ -33,7 +33,7 @@ pub struct RedisBus {
 }
 
 struct Route {
-    namespace: Namespace,
+    partition: PartitionId,
     carries: Carries,
 }
 
@@ -45,10 +45,10 @@ enum Carries {
 
 impl Route {
     fn event(&self, frame: Bytes) -> BusEvent {
-        let namespace = self.namespace.clone();
+        let partition = self.partition.clone();
         match self.carries {
-            Carries::Messages => BusEvent::Message { namespace, frame },
-            Carries::Echoes => BusEvent::Echo { namespace, frame },
+            Carries::Messages => BusEvent::Message { partition, frame },
+            Carries::Echoes => BusEvent::Echo { partition, frame },
         }
     }
 }
@@ -105,29 +105,29 @@ impl RedisBus {
 }
 
 /// Messages before echoes, so that an echo proves that messages are delivered.
-fn channels(namespace: &Namespace, node: NodeId) -> [String; 2] {
-    let names = Keys::of(namespace);
+fn channels(partition: &PartitionId, node: NodeId) -> [String; 2] {
+    let names = Keys::of(partition);
     [names.bus(), names.echo(node)]
 }
 
-fn all_channels(wanted: &BTreeMap<Namespace, NodeId>) -> Vec<String> {
-    wanted.iter().flat_map(|(namespace, node)| channels(namespace, *node)).collect()
+fn all_channels(wanted: &BTreeMap<PartitionId, NodeId>) -> Vec<String> {
+    wanted.iter().flat_map(|(partition, node)| channels(partition, *node)).collect()
 }
 
 #[async_trait]
 impl Bus for RedisBus {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.wanted.insert(namespace.clone(), node);
-        let channels = channels(namespace, node);
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.wanted.insert(partition.clone(), node);
+        let channels = channels(partition, node);
         for (channel, carries) in channels.iter().zip([Carries::Messages, Carries::Echoes]) {
-            self.routes.insert(channel.clone(), Route { namespace: namespace.clone(), carries });
+            self.routes.insert(channel.clone(), Route { partition: partition.clone(), carries });
         }
         self.link.subscribe(channels.into());
     }
 
-    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.wanted.remove(namespace);
-        let channels = channels(namespace, node);
+    fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.wanted.remove(partition);
+        let channels = channels(partition, node);
         for channel in &channels {
             self.routes.remove(channel);
         }
@@ -136,7 +136,7 @@ impl Bus for RedisBus {
 
     /// A link that is still in its first attempt to connect is left to it, so that repeated calls do not start over
     /// and over.
-    fn reconnect(&mut self) {
+    fn reconnect(&mut self, _server: ServerId) {
         self.doubt(Doubt::Disconnected);
         if self.link.is_settled() {
             self.replace_link();

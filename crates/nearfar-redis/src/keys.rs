@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use fred::types::Key;
-use nearfar_core::{Namespace, NodeId};
+use nearfar_core::{Namespace, NodeId, PartitionId};
 
 /// The names of a partition's keys and channels.
 ///
@@ -11,8 +11,8 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn of(namespace: &Namespace) -> Self {
-        Self { prefix: format!("{{{namespace}.0}}") }
+    pub(crate) fn of(partition: &PartitionId) -> Self {
+        Self { prefix: format!("{{{partition}}}") }
     }
 
     pub(crate) fn value(&self, key: &[u8]) -> Key {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn names_are_as_documented() {
         let namespace = Namespace::new("users").unwrap();
-        let keys = Keys::of(&namespace);
+        let keys = Keys::of(&PartitionId::new(namespace.clone(), 0));
         assert_eq!(keys.value(b"#head").as_bytes(), b"{users.0}:#head");
         assert_eq!(keys.head().as_bytes(), b"{users.0}#head");
         assert_eq!(keys.log().as_bytes(), b"{users.0}#log");

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use fred::error::Error as FredError;
 use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{Key, Value};
-use nearfar_core::backend::{Beat, L2, L2Error, Settings};
+use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Echo, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId, Snapshot, Version,
+    BeatReply, Change, Echo, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId, PartitionId,
+    Snapshot, Version,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -129,8 +130,8 @@ impl L2 for RedisL2 {
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }
 
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let names = Keys::of(namespace);
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let names = Keys::of(partition);
         let connection = self.healthy()?;
         let keys = vec![names.value(key), names.head()];
         let found = self.bounded(Box::pin(connection.client().mget(keys))).await?;
@@ -139,8 +140,8 @@ impl L2 for RedisL2 {
         Ok(Snapshot { envelope: envelope.into_bytes(), head: parse_head(&head) })
     }
 
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
-        let names = Keys::of(namespace);
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
+        let names = Keys::of(partition);
         let (keys, args) = change_call(&names, &change, self.log_len);
         match number(&self.run(&CHANGE, keys, args).await?)? {
             0 => Err(L2Error::DeadlinePassed),
@@ -148,8 +149,8 @@ impl L2 for RedisL2 {
         }
     }
 
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
-        let names = Keys::of(namespace);
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        let names = Keys::of(partition);
         let KeyWrite { key, envelope, keep } = fill.write;
         let keys = vec![names.head(), names.value(&key)];
         let base = decimal(fill.base.number());
@@ -164,12 +165,12 @@ impl L2 for RedisL2 {
 
     async fn log(
         &self,
-        namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
         let connection = self.healthy()?;
-        let (log, first, last) = (Keys::of(namespace).log(), entry_id(since), entry_id(until));
+        let (log, first, last) = (Keys::of(partition).log(), entry_id(since), entry_id(until));
         let entries: Vec<LogEntry> = self
             .bounded(Box::pin(connection.client().xrange_values(log, first, last, Some(MOST_REPLAYED))))
             .await?;
@@ -178,12 +179,12 @@ impl L2 for RedisL2 {
 
     /// Tries even when the server is known to be unreachable, and without waiting for a turn: it is what finds out
     /// that things are well again.
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
         let connection = self.connection()?;
         if connection.has_ended() {
-            self.reconnect();
+            self.reconnect(ServerId::default());
         }
-        let (keys, args) = beat_call(&Keys::of(namespace), beat);
+        let (keys, args) = beat_call(&Keys::of(partition), beat);
         let answer = limited(self.time_limit, BEAT.run(connection.client(), keys, args)).await?;
         connection.proved_up();
         let Value::Array(numbers) = answer else { return Err(L2Error::Unexpected) };
@@ -191,23 +192,23 @@ impl L2 for RedisL2 {
         Ok(BeatReply { sequence: Version::new(number(sequence)?), time: Moment::from_micros(number(time)?) })
     }
 
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
         let connection = self.healthy()?;
-        let nodes = Keys::of(namespace).nodes();
+        let nodes = Keys::of(partition).nodes();
         let listing = connection.client().zrange(nodes, 0, -1, None, false, None, true);
         let listed: Vec<(String, f64)> = self.bounded(Box::pin(listing)).await?;
         // What is no node's id was written by somebody else.
         Ok(listed.into_iter().filter_map(|(id, seen)| Some((NodeId::parse(&id)?, moment_of(seen)))).collect())
     }
 
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
         let connection = self.healthy()?;
-        let nodes = Keys::of(namespace).nodes();
+        let nodes = Keys::of(partition).nodes();
         self.bounded(Box::pin(connection.client().zrem(nodes, node.to_string()))).await
     }
 
     /// Operations under way keep the old connection until they end, each within its time limit.
-    fn reconnect(&self) {
+    fn reconnect(&self, _server: ServerId) {
         let present = self.connection.load();
         let Some(connection) = present.as_ref().filter(|connection| connection.is_settled()) else { return };
         let _inside = self.runtime.enter();

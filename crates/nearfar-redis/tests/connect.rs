@@ -7,7 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    NODE, beat, degraded, fill, invalidate, is_echo, key, namespace, next_that, options, set, subscribed,
+    NODE, beat, degraded, fill, invalidate, is_echo, key, namespace, next_that, options, partition, set,
+    subscribed,
 };
 use nearfar_core::backend::{Bus, L2, L2Error, Settings};
 use nearfar_redis::{ConnectError, RedisOptions, UrlProblem, Warning, connect};
@@ -100,19 +101,19 @@ async fn the_documented_rights_are_enough() {
 
     let url = format!("redis://app:{SECRET}@127.0.0.1:{}", server.port());
     let (l2, mut bus) = connect(options(url)).await.unwrap();
-    bus.subscribe(&namespace(), NODE);
+    bus.subscribe(&partition(), NODE);
     subscribed(&mut bus).await;
     l2.open(&namespace(), &Settings { partitions: 1, fence_window: common::WINDOW }).await.unwrap();
     // Ahead of what is to come, so that the log has to be begun anew.
     server.command(&["XADD", "{users.0}#log", "9007199254740992-0", "m", ""]).await;
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
-    l2.change(&namespace(), invalidate("other")).await.unwrap();
-    l2.fill(&namespace(), fill("k", b"two", version)).await.unwrap();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
+    l2.change(&partition(), invalidate("other")).await.unwrap();
+    l2.fill(&partition(), fill("k", b"two", version)).await.unwrap();
+    l2.beat(&partition(), &beat(1)).await.unwrap();
     next_that(&mut bus, is_echo).await;
-    assert_eq!(l2.nodes(&namespace()).await.unwrap().len(), 1);
-    assert_eq!(l2.log(&namespace(), version, version).await.unwrap().len(), 1);
-    l2.leave(&namespace(), NODE).await.unwrap();
+    assert_eq!(l2.nodes(&partition()).await.unwrap().len(), 1);
+    assert_eq!(l2.log(&partition(), version, version).await.unwrap().len(), 1);
+    l2.leave(&partition(), NODE).await.unwrap();
     let denied = server.command(&["ACL", "LOG"]).await;
     assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");
 }
@@ -181,14 +182,14 @@ async fn a_degraded_start_returns_at_once_and_heals() {
     let mut server = RedisServer::start().await;
     server.kill().await;
     let (l2, mut bus) = connect(degraded(server.url())).await.unwrap();
-    bus.subscribe(&namespace(), NODE);
-    assert!(matches!(l2.read(&namespace(), &key("k")).await, Err(L2Error::Unreachable)));
+    bus.subscribe(&partition(), NODE);
+    assert!(matches!(l2.read(&partition(), &key("k")).await, Err(L2Error::Unreachable)));
 
     server.restart_empty().await;
     subscribed(&mut bus).await;
-    eventually("beats work", async || l2.beat(&namespace(), &beat(1)).await.is_ok()).await;
+    eventually("beats work", async || l2.beat(&partition(), &beat(1)).await.is_ok()).await;
     next_that(&mut bus, is_echo).await;
-    assert!(l2.read(&namespace(), &key("k")).await.is_ok());
+    assert!(l2.read(&partition(), &key("k")).await.is_ok());
 }
 
 #[tokio::test]

@@ -102,6 +102,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
+    Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
 }
@@ -252,7 +253,7 @@ impl fmt::Display for Problem {
             Self::SubscriptionUnproven { waited } => write!(
                 f,
                 "L2 answers, but none of this node's own messages came back within {waited:?}: \
-                 may the user subscribe to and publish on the channels `{{<namespace>.0}}#*`?"
+                 may the user subscribe to and publish on the channels `{{<namespace>.*}}#*`?"
             ),
             Self::MayBeOvertaken => write!(
                 f,
@@ -338,6 +339,9 @@ impl fmt::Display for ConfigProblem {
             }
             Self::TooShort { setting, given, least } => {
                 write!(f, "`{setting}` of {given:?} is too short to work: at least {least:?}")
+            }
+            Self::Partitions { given } => {
+                write!(f, "a namespace has from 1 to {} partitions, not {given}", Settings::MAX_PARTITIONS)
             }
             Self::Disagrees { namespace, ours, theirs } => write!(
                 f,

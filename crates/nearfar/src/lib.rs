@@ -63,7 +63,7 @@ pub mod backend {
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
         Batch, BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message,
-        Moment, Namespace, NodeId, Partition, Snapshot,
+        Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
     };
 }
 
@@ -92,6 +92,7 @@ mod outbox;
 mod outcome;
 mod stats;
 mod sync;
+mod vigil;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
