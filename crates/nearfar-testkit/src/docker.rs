@@ -10,6 +10,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError};
 
 use crate::clock::{LOOK_EVERY, Stopwatch, let_pass};
+use crate::config::{Config, Mode};
 use crate::engine::{Engine, LaunchError, STARTING};
 use crate::resp::RespClient;
 
@@ -22,7 +23,7 @@ const PORT_INSIDE: u16 = 6379;
 /// One container, from the first launch until the data is wiped. A stopped container keeps its data.
 #[derive(Debug)]
 pub(crate) struct Container {
-    args: Vec<String>,
+    config: Config,
     port: u16,
     inner: Option<ContainerAsync<GenericImage>>,
     /// What the containers before this one logged.
@@ -30,15 +31,19 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(args: Vec<String>, port: u16) -> Self {
-        Self { args, port, inner: None, past: String::new() }
+    /// # Panics
+    ///
+    /// For a sentinel, which needs a file that it can write.
+    pub(crate) fn new(config: Config, port: u16) -> Self {
+        assert!(config.mode == Mode::Server, "sentinels are processes: set NEARFAR_SERVER to a path");
+        Self { config, port, inner: None, past: String::new() }
     }
 
     fn request(&self) -> ContainerRequest<GenericImage> {
         let image = env::var(IMAGE).unwrap_or_else(|_| DEFAULT_IMAGE.to_owned());
         let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
         GenericImage::new(name, tag)
-            .with_cmd(&self.args)
+            .with_cmd(self.config.args())
             .with_mapped_port(self.port, PORT_INSIDE.tcp())
             // A server without a password is nobody's business but this machine's.
             .with_host_config_modifier(|host| {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::config::Config;
 use crate::local::Local;
 
 /// How long a server may take to accept commands. Ten milliseconds is usual.
@@ -68,10 +69,10 @@ impl Display for LaunchError {
 /// # Panics
 ///
 /// If there is none: a test that skips itself for want of a server proves nothing.
-pub(crate) fn find(args: Vec<String>, port: u16) -> Box<dyn Engine> {
+pub(crate) fn find(config: Config, port: u16) -> Box<dyn Engine> {
     match binary() {
-        Some(binary) => Box::new(Local::new(binary, args, port)),
-        None => container(args, port),
+        Some(binary) => Box::new(Local::new(binary, config, port)),
+        None => container(config, port),
     }
 }
 
@@ -102,12 +103,12 @@ fn is_executable(file: &Path) -> bool {
 }
 
 #[cfg(feature = "docker")]
-fn container(args: Vec<String>, port: u16) -> Box<dyn Engine> {
-    Box::new(crate::docker::Container::new(args, port))
+fn container(config: Config, port: u16) -> Box<dyn Engine> {
+    Box::new(crate::docker::Container::new(config, port))
 }
 
 #[cfg(not(feature = "docker"))]
-fn container(_args: Vec<String>, _port: u16) -> Box<dyn Engine> {
+fn container(_config: Config, _port: u16) -> Box<dyn Engine> {
     panic!(
         "no redis-server or valkey-server found: run scripts/test, which installs one, \
          or set NEARFAR_SERVER=/path/to/redis-server"

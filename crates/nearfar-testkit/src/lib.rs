@@ -7,6 +7,8 @@
 //! ```
 //!
 //! * [`RedisServer`] is a `redis-server` or `valkey-server` process of the test's own.
+//! * [`RedisCluster`] is six of them, three primaries and their replicas.
+//! * [`Sentinels`] is a primary, its replicas, and sentinels that watch them.
 //! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
 //! * [`Program`] is another process of the test's own, to be paused or killed.
 //! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
@@ -37,6 +39,8 @@
 //! a reply is still on its way.
 
 mod clock;
+mod cluster;
+mod config;
 #[cfg(feature = "docker")]
 mod docker;
 mod engine;
@@ -47,11 +51,14 @@ mod process;
 mod program;
 mod proxy;
 mod resp;
+mod sentinels;
 mod server;
 
 pub use clock::{Stopwatch, eventually, let_pass};
+pub use cluster::{ClusterServer, RedisCluster, RedisClusterBuilder};
 pub use history::{History, Read, Report, StaleRead, Write};
 pub use program::Program;
 pub use proxy::{Cut, Direction, FaultProxy, Flow};
 pub use resp::{Reply, RespClient};
+pub use sentinels::Sentinels;
 pub use server::{RedisServer, RedisServerBuilder};

@@ -9,15 +9,16 @@ use async_trait::async_trait;
 use tempfile::TempDir;
 
 use crate::clock::{LOOK_EVERY, Stopwatch, let_pass};
+use crate::config::{Config, Mode};
 use crate::engine::{Engine, LaunchError, STARTING};
 use crate::process::OwnedProcess;
 use crate::resp::{Reply, RespClient};
 
-/// One server's binary, arguments and directory, and its process while it runs.
+/// One server's binary, configuration and directory, and its process while it runs.
 #[derive(Debug)]
 pub(crate) struct Local {
     binary: PathBuf,
-    args: Vec<String>,
+    config: Config,
     port: u16,
     // Before `dir`: fields drop in this order, and a live server would write into it.
     process: Option<OwnedProcess>,
@@ -25,9 +26,9 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn new(binary: PathBuf, args: Vec<String>, port: u16) -> Self {
+    pub(crate) fn new(binary: PathBuf, config: Config, port: u16) -> Self {
         let dir = TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable");
-        Self { binary, args, port, process: None, dir }
+        Self { binary, config, port, process: None, dir }
     }
 
     fn process(&self) -> &OwnedProcess {
@@ -37,9 +38,26 @@ impl Local {
     fn spawn(&self) -> io::Result<OwnedProcess> {
         let log = File::options().create(true).append(true).open(self.log_file())?;
         let mut command = Command::new(&self.binary);
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
-        command.arg("--dir").arg(self.data()).args(&self.args);
+        command.arg(self.config_file());
+        if self.config.mode == Mode::Sentinel {
+            command.arg("--sentinel");
+        }
         OwnedProcess::spawn(command.stdout(log.try_clone()?).stderr(log), Some(self.dir.path()))
+    }
+
+    /// The server itself writes to its file what it is told to remember, such as whose replica it is.
+    fn configure(&self) -> io::Result<()> {
+        fs::create_dir_all(self.data())?;
+        if self.config_file().exists() {
+            return Ok(());
+        }
+        let (port, data) = (self.port, self.data());
+        let address = format!("port {port}\nbind 127.0.0.1\ndir \"{}\"\n", data.display());
+        fs::write(self.config_file(), address + &self.config.text())
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.file("server.conf")
     }
 
     fn data(&self) -> PathBuf {
@@ -59,7 +77,7 @@ impl Local {
 impl Engine for Local {
     async fn launch(&mut self) -> Result<(), LaunchError> {
         self.process = None;
-        fs::create_dir_all(self.data()).map_err(LaunchError::Spawn)?;
+        self.configure().map_err(LaunchError::Spawn)?;
         let process = self.spawn().map_err(LaunchError::Spawn)?;
         self.process = Some(ready(process, self.port).await?);
         Ok(())
@@ -134,6 +152,7 @@ fn process_id(info: &str) -> Option<u32> {
 
 #[cfg(all(test, not(feature = "docker")))]
 mod tests {
+    use crate::config::{Config, Mode};
     use crate::engine;
     use crate::ports::Reservation;
 
@@ -142,8 +161,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_not_taken_for_another_on_the_same_port() {
         let port = Reservation::take();
-        let mut first = engine::find(Vec::new(), port.port());
-        let mut second = engine::find(Vec::new(), port.port());
+        let mut first = engine::find(Config::new(Mode::Server), port.port());
+        let mut second = engine::find(Config::new(Mode::Server), port.port());
         first.launch().await.expect("the port is free");
         second.launch().await.expect_err("the port is taken");
     }

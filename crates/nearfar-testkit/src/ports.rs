@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
+/// How far above a server's port the port of its cluster bus is.
+const TO_BUS: u16 = 10_000;
+
 /// A loopback TCP port that belongs to its holder, whether or not anything listens on it now.
 ///
 /// All that reserve a port this way, in whichever process, also bind the UDP port of the same number,
@@ -24,6 +27,15 @@ impl Reservation {
         (0..COUNT)
             .find_map(|_| Self::try_take(next_candidate()))
             .expect("one of 12,000 loopback ports is free")
+    }
+
+    /// Reserves a port for a server of a cluster, and the one above it on which the servers talk to each other.
+    pub(crate) fn take_with_bus() -> (Self, Self) {
+        (0..COUNT)
+            .map(|_| next_candidate())
+            .filter(|port| port + TO_BUS < FIRST + COUNT)
+            .find_map(|port| Some((Self::try_take(port)?, Self::try_take(port + TO_BUS)?)))
+            .expect("one of 2,000 pairs of loopback ports is free")
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -1,7 +1,9 @@
 //! The handle of a server.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::{Config, Mode};
 use crate::engine::{self, Engine, LaunchError};
 use crate::ports::Reservation;
 use crate::resp::{Reply, RespClient};
@@ -30,8 +32,11 @@ const ATTEMPTS: usize = 5;
 pub struct RedisServer {
     engine: Box<dyn Engine>,
     persistent: bool,
-    // After `engine`: the port is free again once the server is gone.
+    /// Neither down nor paused.
+    awake: AtomicBool,
+    // After `engine`: the ports are free again once the server is gone.
     port: Reservation,
+    _bus: Option<Reservation>,
 }
 
 impl RedisServer {
@@ -106,11 +111,13 @@ impl RedisServer {
 
     /// Kills the server without a warning (SIGKILL). Does nothing if it is down.
     pub async fn kill(&mut self) {
+        self.awake.store(false, Ordering::SeqCst);
         self.engine.kill().await;
     }
 
     /// Asks the server to end (SIGTERM), and waits for it. Does nothing if it is down.
     pub async fn stop(&mut self) {
+        self.awake.store(false, Ordering::SeqCst);
         self.engine.stop().await;
     }
 
@@ -121,6 +128,7 @@ impl RedisServer {
     ///
     /// If the server is down.
     pub async fn pause(&self) {
+        self.awake.store(false, Ordering::SeqCst);
         self.engine.pause().await;
     }
 
@@ -131,6 +139,12 @@ impl RedisServer {
     /// If the server is down.
     pub async fn resume(&self) {
         self.engine.resume().await;
+        self.awake.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server should answer: it is up, and not paused.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.awake.load(Ordering::SeqCst)
     }
 
     /// Starts the server again with its data, after [`kill`](Self::kill) (a crash),
@@ -178,6 +192,7 @@ impl RedisServer {
         if let Err(error) = self.engine.launch().await {
             self.give_up(error).await;
         }
+        self.awake.store(true, Ordering::SeqCst);
     }
 
     async fn give_up(&self, error: LaunchError) -> ! {
@@ -186,10 +201,17 @@ impl RedisServer {
 }
 
 /// Settings of a [`RedisServer`].
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct RedisServerBuilder {
-    args: Vec<String>,
+    config: Config,
     persistent: bool,
+    clustered: bool,
+}
+
+impl Default for RedisServerBuilder {
+    fn default() -> Self {
+        Self { config: Config::new(Mode::Server), persistent: false, clustered: false }
+    }
 }
 
 impl RedisServerBuilder {
@@ -198,11 +220,7 @@ impl RedisServerBuilder {
     ///
     /// Not for `requirepass`: the handle itself does not authenticate. Use `ACL SETUSER`.
     pub fn arg(mut self, directive: &str, value: &str) -> Self {
-        self.args.push(format!("--{directive}"));
-        if value.is_empty() {
-            self.args.push(String::new());
-        }
-        self.args.extend(value.split_whitespace().map(str::to_owned));
+        self.config.set(directive, value);
         self
     }
 
@@ -212,6 +230,17 @@ impl RedisServerBuilder {
     pub fn persistent(mut self) -> Self {
         self.persistent = true;
         self
+    }
+
+    /// A server of a cluster, which is to be formed yet.
+    pub(crate) fn clustered(mut self) -> Self {
+        self.clustered = true;
+        self
+    }
+
+    /// A sentinel, which remembers over a restart what it has learnt.
+    pub(crate) fn sentinel() -> Self {
+        Self { config: Config::new(Mode::Sentinel), persistent: true, clustered: false }
     }
 
     /// Starts the server, and returns when it accepts commands.
@@ -224,7 +253,10 @@ impl RedisServerBuilder {
         let mut server = self.attempt();
         for _ in 1..ATTEMPTS {
             match server.engine.launch().await {
-                Ok(()) => return server,
+                Ok(()) => {
+                    server.awake.store(true, Ordering::SeqCst);
+                    return server;
+                }
                 // Not tried again on the same port, which may be what was wrong.
                 Err(LaunchError::Exited(_) | LaunchError::Foreign) => server = self.attempt(),
                 Err(error) => server.give_up(error).await,
@@ -235,15 +267,28 @@ impl RedisServerBuilder {
     }
 
     fn attempt(&self) -> RedisServer {
-        let port = Reservation::take();
-        let engine = engine::find(self.all_args(), port.port());
-        RedisServer { engine, persistent: self.persistent, port }
+        let (port, bus) = self.ports();
+        let engine = engine::find(self.full_config(), port.port());
+        RedisServer { engine, persistent: self.persistent, awake: false.into(), port, _bus: bus }
+    }
+
+    fn ports(&self) -> (Reservation, Option<Reservation>) {
+        if self.clustered {
+            let (port, bus) = Reservation::take_with_bus();
+            (port, Some(bus))
+        } else {
+            (Reservation::take(), None)
+        }
     }
 
     /// The caller's directives stand last, so that they win.
-    fn all_args(&self) -> Vec<String> {
-        let appendonly = if self.persistent { "yes" } else { "no" };
-        let own = Self::default().arg("save", "").arg("appendonly", appendonly).arg("appendfsync", "always");
-        [own.args, self.args.clone()].concat()
+    fn full_config(&self) -> Config {
+        let mut config = Config::new(self.config.mode);
+        if config.mode == Mode::Server {
+            config.set("save", "");
+            config.set("appendonly", if self.persistent { "yes" } else { "no" });
+            config.set("appendfsync", "always");
+        }
+        config.followed_by(&self.config)
     }
 }

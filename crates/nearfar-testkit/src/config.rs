@@ -1,0 +1,47 @@
+//! What a server is told when it starts.
+
+/// The directives of one server, without its address and its folder, which the engine adds.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) mode: Mode,
+    lines: Vec<String>,
+}
+
+/// What the binary is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Server,
+    Sentinel,
+}
+
+impl Config {
+    pub(crate) fn new(mode: Mode) -> Self {
+        Self { mode, lines: Vec::new() }
+    }
+
+    /// Where a directive stands twice, the later one wins.
+    pub(crate) fn set(&mut self, directive: &str, value: &str) {
+        let value = if value.is_empty() { r#""""# } else { value };
+        self.lines.push(format!("{directive} {value}"));
+    }
+
+    /// These directives, and then those of `later`.
+    pub(crate) fn followed_by(mut self, later: &Self) -> Self {
+        self.lines.extend_from_slice(&later.lines);
+        self
+    }
+
+    /// As the server's configuration file has it.
+    pub(crate) fn text(&self) -> String {
+        self.lines.join("\n") + "\n"
+    }
+
+    /// As the server's command line has it.
+    #[cfg(feature = "docker")]
+    pub(crate) fn args(&self) -> impl Iterator<Item = String> + '_ {
+        self.lines.iter().flat_map(|line| {
+            let words = line.split_whitespace().map(|word| word.replace(r#""""#, ""));
+            words.enumerate().map(|(index, word)| if index == 0 { format!("--{word}") } else { word })
+        })
+    }
+}
