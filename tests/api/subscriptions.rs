@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nearfar::backend::BusEvent;
 use nearfar::{Cache, Nearfar, Tier};
-use nearfar_core::{Doubt, Message, MessageBody, Namespace, NodeId, PartitionId, Version};
+use nearfar_core::{Doubt, Message, MessageBody, NodeId, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, on_every_backend, trusted};
 
@@ -122,7 +122,7 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         let (_here, there) = warm_pair(&a, &b).await;
         let resyncs = there.stats().resyncs;
-        let partition = PartitionId::new(Namespace::new("texts").unwrap(), 0);
+        let partition = world.partition_of("texts", "k");
         let body = MessageBody::Keys(vec!["elsewhere".into()]);
         let unlinked = Message::encode(NodeId::new(9), &body);
         let greatest = Version::GREATEST.number();
@@ -139,7 +139,7 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         let (_here, there) = warm_pair(&a, &b).await;
         let resyncs = there.stats().resyncs;
-        let partition = PartitionId::new(Namespace::new("texts").unwrap(), 0);
+        let partition = world.partition_of("texts", "k");
         let frames: [&'static [u8]; 5] =
             [b"", b"hello", b"NM", b"NM\x09\x01", b"NM\x01\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"];
         let messages = frames.map(|frame| BusEvent::Message { partition: partition.clone(), frame: frame.into() });

@@ -123,18 +123,6 @@ mod refuted {
 
     #[test]
     #[should_panic(expected = "an old copy was served")]
-    fn looking_at_the_generation_before_asking_for_trust() {
-        let read: Part = |node| {
-            let look_up = node.gates.look_up();
-            let held = node.look_up().filter(|held| node.is_current(*held));
-            let until = node.gates.serve_until(&look_up, 0);
-            never_old(held.filter(|_| until.is_some_and(|until| BETWEEN < until)));
-        };
-        explore_hits(resync, read);
-    }
-
-    #[test]
-    #[should_panic(expected = "an old copy was served")]
     fn not_looking_at_the_generation() {
         let read: Part = |node| {
             let look_up = node.gates.look_up();

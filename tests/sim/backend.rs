@@ -113,6 +113,10 @@ async fn travel<T>(
 
 #[async_trait]
 impl L2 for SimL2 {
+    fn default_partitions(&self) -> u16 {
+        self.world.plan.partitions
+    }
+
     async fn open(&self, _namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
         let settings = *settings;
         self.ask(move |state| Ok(*state.server.settings.get_or_insert(settings))).await

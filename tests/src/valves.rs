@@ -106,10 +106,16 @@ impl Valves {
         self.refuse_fills.send_replace(true);
     }
 
-    pub(crate) fn wrap(&self, l2: Arc<dyn L2>, bus: Box<dyn Bus>) -> (Arc<dyn L2>, Box<dyn Bus>) {
+    /// With so many partitions, if they are not to be those of the store's own.
+    pub(crate) fn wrap(
+        &self,
+        l2: Arc<dyn L2>,
+        bus: Box<dyn Bus>,
+        partitions: Option<u16>,
+    ) -> (Arc<dyn L2>, Box<dyn Bus>) {
         let valves = self.clone();
         (
-            Arc::new(ValvedL2 { valves: valves.clone(), inner: l2 }),
+            Arc::new(ValvedL2 { valves: valves.clone(), partitions, inner: l2 }),
             Box::new(ValvedBus { valves, inner: bus, taken: None }),
         )
     }
@@ -118,13 +124,14 @@ impl Valves {
 #[derive(Debug)]
 struct ValvedL2 {
     valves: Valves,
+    partitions: Option<u16>,
     inner: Arc<dyn L2>,
 }
 
 #[async_trait]
 impl L2 for ValvedL2 {
     fn default_partitions(&self) -> u16 {
-        self.inner.default_partitions()
+        self.partitions.unwrap_or_else(|| self.inner.default_partitions())
     }
 
     fn server_of(&self, partition: &PartitionId) -> ServerId {

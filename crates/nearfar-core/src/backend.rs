@@ -127,6 +127,7 @@ pub enum BusEvent {
 /// use nearfar_core::backend::ServerId;
 ///
 /// assert_eq!(ServerId::default(), ServerId::new(0));
+/// assert_eq!(ServerId::new(3).number(), 3);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(u32);
@@ -135,6 +136,11 @@ impl ServerId {
     /// A server, by a number that the backend gives it.
     pub const fn new(number: u32) -> Self {
         Self(number)
+    }
+
+    /// That number.
+    pub const fn number(self) -> u32 {
+        self.0
     }
 }
 

@@ -1,19 +1,26 @@
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::error::{Error as FredError, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::Version;
+use fred::interfaces::{ClientLike, ClusterInterface};
+use fred::types::{Value, Version};
+use futures_util::future::try_join_all;
+use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
 use crate::error::{Cause, ConnectError};
 use crate::inspect::Info;
+use crate::lane::Lane;
+use crate::lanes::Lanes;
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
+use crate::topology::{SlotRange, Topology};
 use crate::warning::Warning;
 use crate::wire::Wire;
 
@@ -47,51 +54,160 @@ use crate::wire::Wire;
 /// ```
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
     let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
-    let Parts { connection, link, warning } = match options.on_unreachable {
-        OnUnreachable::Fail => established(&server, options.connect_timeout).await?,
-        OnUnreachable::StartDegraded => opening(&server),
+    let limit = options.command_timeout;
+    let Parts { topology, lanes, link, warnings } = match (server.seeds(), options.on_unreachable) {
+        (None, OnUnreachable::Fail) => {
+            in_time(&server, options.connect_timeout, |note| single(&server, limit, note)).await?
+        }
+        (None, OnUnreachable::StartDegraded) => Parts::opening(server, limit),
+        (Some(seeds), OnUnreachable::Fail) => {
+            in_time(&server, options.connect_timeout, |note| cluster(seeds, limit, note)).await?
+        }
+        (Some(seeds), OnUnreachable::StartDegraded) => Parts::of_cluster(Topology::cluster(seeds)),
     };
-    let store = RedisL2::new(Arc::clone(&server), connection, options.log_len, options.command_timeout);
-    Ok((store.warned(warning), RedisBus::new(server, link)))
+    let bus = RedisBus::new(Arc::clone(&topology), link);
+    Ok((RedisL2::new(Lanes::new(topology, lanes, limit), options.log_len, warnings), bus))
 }
 
 struct Parts {
+    topology: Arc<Topology>,
+    lanes: BTreeMap<ServerId, Arc<Lane>>,
+    link: Option<Link>,
+    warnings: Vec<Warning>,
+}
+
+impl Parts {
+    fn opening(server: Arc<Server>, limit: Duration) -> Self {
+        let topology = Arc::new(Topology::single(Arc::clone(&server)));
+        let link = Some(Link::open(&server, &topology));
+        let lanes = [(ServerId::default(), Arc::new(Lane::opening(server, limit)))].into();
+        Self { topology, lanes, link, warnings: Vec::new() }
+    }
+
+    /// Its connections come when they are needed.
+    fn of_cluster(topology: Topology) -> Self {
+        Self { topology: Arc::new(topology), lanes: BTreeMap::new(), link: None, warnings: Vec::new() }
+    }
+}
+
+/// Somewhere to put what went wrong last, for when the time is up.
+#[derive(Clone, Default)]
+struct Note(Arc<Mutex<Option<Cause>>>);
+
+impl Note {
+    fn take_down(&self, error: &FredError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
+    }
+
+    fn read(&self) -> Option<Cause> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn in_time<F>(
+    server: &Server,
+    limit: Duration,
+    connecting: impl FnOnce(Note) -> F,
+) -> Result<Parts, ConnectError>
+where
+    F: Future<Output = Result<Parts, ConnectError>>,
+{
+    let note = Note::default();
+    let outcome = tokio::time::timeout(limit, connecting(note.clone())).await;
+    outcome
+        .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))
+}
+
+/// Connects to the one server, which must not be one of a cluster.
+async fn single(server: &Arc<Server>, limit: Duration, note: Note) -> Result<Parts, ConnectError> {
+    let topology = Arc::new(Topology::single(Arc::clone(server)));
+    let mut link = Link::open(server, &topology);
+    let linked = async {
+        let linked = link.established(|error| note.take_down(error)).await;
+        linked.map_err(|error| refusal(server, &error))
+    };
+    let (arrival, ()) = tokio::try_join!(arrive(server, &note), linked)?;
+    if arrival.info.is_of_cluster() {
+        return Err(ConnectError::IsOfCluster { server: server.address() });
+    }
+    let lane = Lane::new(Arc::clone(server), arrival.connection, limit);
+    let lanes = [(ServerId::default(), Arc::new(lane))].into();
+    let warnings = arrival.info.memory_warning().into_iter().collect();
+    Ok(Parts { topology, lanes, link: Some(link), warnings })
+}
+
+/// Connects to all servers that have slots, which the first of the seeds tells that can be asked.
+async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result<Parts, ConnectError> {
+    let topology = Topology::cluster(seeds.clone());
+    survey(&topology, seeds, &note).await?;
+    let owners: Vec<_> = topology.owners().into_iter().map(|id| (id, topology.server(id))).collect();
+    let arrivals = owners.into_iter().map(|(id, server)| {
+        let note = &note;
+        async move { arrive(&server, note).await.map(|arrival| (id, server, arrival)) }
+    });
+    let mut parts = Parts::of_cluster(topology);
+    for (id, server, arrival) in try_join_all(arrivals).await? {
+        let warning = arrival.info.memory_warning().filter(|warning| !parts.warnings.contains(warning));
+        parts.warnings.extend(warning);
+        parts.topology.set_sharded(arrival.version.as_ref().is_none_or(|version| version.major >= 7));
+        parts.lanes.insert(id, Arc::new(Lane::new(server, arrival.connection, limit)));
+    }
+    Ok(parts)
+}
+
+/// Has one of the seeds tell what the cluster looks like.
+async fn survey(topology: &Topology, seeds: Vec<Arc<Server>>, note: &Note) -> Result<(), ConnectError> {
+    let mut seeds = seeds.into_iter().peekable();
+    while let Some(seed) = seeds.next() {
+        match (ask_for_slots(&seed, note).await, seeds.peek()) {
+            (Ok(ranges), _) if !ranges.is_empty() => {
+                topology.learn(&ranges, &seed);
+                return Ok(());
+            }
+            (Ok(_), None) => return Err(ConnectError::NoSlots { server: seed.address() }),
+            (Err(error), None) => return Err(error),
+            (_, Some(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, ConnectError> {
+    let mut wire = Wire::open(seed.command_client());
+    let patience = seed.attempt();
+    let established = tokio::time::timeout(patience, wire.established(|error| note.take_down(error))).await;
+    let unreachable = || ConnectError::Unreachable { server: seed.address(), cause: note.read() };
+    established.map_err(|_| unreachable())?.map_err(|error| refusal(seed, &error))?;
+    let client = wire.client.with_options(&seed.once());
+    match Box::pin(client.cluster_slots::<Value>()).await {
+        Ok(answer) => Ok(SlotRange::parse_all(answer)),
+        Err(error) if error.details().contains("cluster support disabled") => {
+            Err(ConnectError::IsNoCluster { server: seed.address() })
+        }
+        Err(error) => Err(probe_refusal(seed, &error)),
+    }
+}
+
+/// A server that was connected to and found fit.
+struct Arrival {
     connection: Connection,
-    link: Link,
-    warning: Option<Warning>,
+    version: Option<Version>,
+    info: Info,
 }
 
-fn opening(server: &Arc<Server>) -> Parts {
-    let wire = Wire::open(server.command_client());
-    let connection = Connection::opening(wire, &server.once());
-    Parts { connection, link: Link::open(server), warning: None }
-}
-
-async fn established(server: &Arc<Server>, limit: Duration) -> Result<Parts, ConnectError> {
-    // What went wrong last, for when the time is up.
-    let last = Mutex::new(None);
-    let note =
-        |error: &FredError| *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
-    let outcome = tokio::time::timeout(limit, checked(server, note)).await;
-    outcome.unwrap_or_else(|_| {
-        let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Err(ConnectError::Unreachable { server: server.address(), cause })
-    })
-}
-
-async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Parts, ConnectError> {
-    let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
-    let both = tokio::try_join!(wire.established(&note), link.established(&note));
-    both.map_err(|error| refusal(server, &error))?;
-    check_version(server, wire.client.server_version())?;
+async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
+    let mut wire = Wire::open(server.command_client());
+    let established = wire.established(|error| note.take_down(error)).await;
+    established.map_err(|error| refusal(server, &error))?;
+    let version = wire.client.server_version();
+    check_version(server, version.as_ref())?;
     let client = wire.client.with_options(&server.once());
     let info = Info::of(&client).await;
     if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
     probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
-    let connection = Connection::established(wire, &server.once());
-    Ok(Parts { connection, link, warning: info.memory_warning() })
+    Ok(Arrival { connection: Connection::established(wire, &server.once()), version, info })
 }
 
 fn refusal(server: &Server, error: &FredError) -> ConnectError {
@@ -116,7 +232,7 @@ fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
 }
 
 /// A user without the right to INFO hides the version; then the scripts will tell.
-fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
+fn check_version(server: &Server, version: Option<&Version>) -> Result<(), ConnectError> {
     match version {
         Some(version) if (version.major, version.minor) < (6, 2) => {
             Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })

@@ -75,6 +75,21 @@ pub enum ConnectError {
         /// Its primary's `host:port`, as the replica knows it.
         primary: String,
     },
+    /// The server is one of a cluster, and the URL does not say so.
+    IsOfCluster {
+        /// `host:port`.
+        server: String,
+    },
+    /// The URL asks for a cluster, and the server is none of one.
+    IsNoCluster {
+        /// `host:port`.
+        server: String,
+    },
+    /// The cluster has given its slots to nobody yet.
+    NoSlots {
+        /// `host:port` of the server that said so.
+        server: String,
+    },
     /// The user may not run scripts, without which no step is atomic.
     ScriptsRefused {
         /// `host:port`.
@@ -104,6 +119,15 @@ impl fmt::Display for ConnectError {
             Self::ReadOnlyReplica { server, primary } => {
                 write!(f, "Redis at {server} is a read-only replica; connect to its primary, {primary}")
             }
+            Self::IsOfCluster { server } => {
+                write!(f, "Redis at {server} is one of a cluster; connect with redis-cluster://")
+            }
+            Self::IsNoCluster { server } => {
+                write!(f, "Redis at {server} is not of a cluster; connect with redis://")
+            }
+            Self::NoSlots { server } => {
+                write!(f, "the cluster of Redis at {server} has no slots yet, so it can hold nothing")
+            }
             Self::ScriptsRefused { server, cause } => {
                 write!(f, "Redis at {server} does not run scripts: {cause}")
             }
@@ -127,8 +151,6 @@ pub enum UrlProblem {
     Scheme,
     /// It asks for TLS, which is not supported yet. Going on in plain text would give the password away.
     Tls,
-    /// It asks for Redis Cluster, which is not supported yet.
-    Cluster,
     /// The part after the last slash is no database number.
     Database,
     /// It cannot be parsed, or has no host.
@@ -138,9 +160,10 @@ pub enum UrlProblem {
 impl fmt::Display for UrlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme => write!(f, "it does not begin with redis://, valkey:// or redis-sentinel://"),
+            Self::Scheme => {
+                write!(f, "it does not begin with redis://, valkey://, redis-cluster:// or redis-sentinel://")
+            }
             Self::Tls => write!(f, "TLS is not supported yet"),
-            Self::Cluster => write!(f, "Redis Cluster is not supported yet"),
             Self::Database => write!(f, "what follows the host is not a database number"),
             Self::Malformed(cause) => write!(f, "{cause}"),
         }
@@ -152,9 +175,18 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
     match error.kind() {
         ErrorKind::Timeout => L2Error::TimedOut,
         ErrorKind::Backpressure => L2Error::Unreachable,
+        // It did nothing, and will when it is in order again.
+        _ if is_passing(error.details()) => L2Error::Unreachable,
         _ if is_reply(error.details()) => L2Error::Rejected(Arc::new(Cause::new(error))),
         _ => L2Error::ConnectionLost(Arc::new(Cause::new(error))),
     }
+}
+
+/// Whether a server refuses everything for a while: a slot that is on its way to another server, a cluster with servers
+/// missing, a replica whose primary is away, a server that is reading its data.
+fn is_passing(details: &str) -> bool {
+    let code = details.split_whitespace().next().unwrap_or_default();
+    matches!(code, "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING")
 }
 
 /// Whether the server said this. fred has no kind for it; the server's errors begin with a code such as `READONLY`.

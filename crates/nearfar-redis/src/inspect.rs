@@ -26,6 +26,11 @@ impl Info {
         })
     }
 
+    /// Whether it is a server of a cluster.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.get("cluster_enabled") == Some("1")
+    }
+
     /// What will happen when its memory is full, if that is limited.
     pub(crate) fn memory_warning(&self) -> Option<Warning> {
         let max_memory = self.get("maxmemory")?.parse().ok().filter(|&bytes| bytes > 0)?;

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use fred::types::Key;
+use fred::util::redis_keyslot;
 use nearfar_core::{Namespace, NodeId, PartitionId};
 
 /// The names of a partition's keys and channels.
@@ -12,7 +13,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn of(partition: &PartitionId) -> Self {
-        Self { prefix: format!("{{{partition}}}") }
+        Self { prefix: prefix(partition) }
     }
 
     pub(crate) fn value(&self, key: &[u8]) -> Key {
@@ -48,9 +49,19 @@ impl Keys {
     }
 }
 
+/// What the names of all keys and channels of a partition begin with: its hash tag.
+pub(crate) fn prefix(partition: &PartitionId) -> String {
+    format!("{{{partition}}}")
+}
+
 /// Where the settings of a namespace stand.
 pub(crate) fn meta(namespace: &Namespace) -> Key {
     format!("{{{namespace}}}#meta").into()
+}
+
+/// In which slot.
+pub(crate) fn meta_slot(namespace: &Namespace) -> u16 {
+    redis_keyslot(namespace.as_str().as_bytes())
 }
 
 #[cfg(test)]

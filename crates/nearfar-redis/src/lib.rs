@@ -37,11 +37,14 @@ mod connection;
 mod error;
 mod inspect;
 mod keys;
+mod lane;
+mod lanes;
 mod link;
 mod options;
 mod scripts;
 mod server;
 mod store;
+mod topology;
 mod warning;
 mod wire;
 

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::server::Server;
+use crate::topology::{SlotRange, Topology};
 use crate::wire::{Owned, Wire};
 
 /// What a subscriber connection has to say.
@@ -32,17 +33,19 @@ pub(crate) struct Link {
     changes: Receiver<Vec<ClusterStateChange>>,
     subscriber: Subscriber,
     server: Arc<Server>,
+    topology: Arc<Topology>,
     /// Whether an attempt to connect has ended, one way or the other.
     settled: bool,
 }
 
 impl Link {
     /// Begins to connect. Must be called inside the runtime.
-    pub(crate) fn open(server: &Arc<Server>) -> Self {
+    pub(crate) fn open(server: &Arc<Server>, topology: &Arc<Topology>) -> Self {
         let wire = Wire::open(server.subscriber_client());
         let (messages, changes) = (wire.client.message_rx(), wire.client.cluster_change_rx());
-        let subscriber = Subscriber::spawn(wire.client.with_options(&server.once()));
-        Self { wire, messages, changes, subscriber, server: Arc::clone(server), settled: false }
+        let (server, topology) = (Arc::clone(server), Arc::clone(topology));
+        let subscriber = Subscriber::spawn(&wire.client, &server, &topology);
+        Self { wire, messages, changes, subscriber, server, topology, settled: false }
     }
 
     /// Waits until the connection stands; see [`Wire::established`].
@@ -66,7 +69,7 @@ impl Link {
 
     /// Asks for the subscriptions of a new connection; what was asked of the old one no longer matters.
     pub(crate) fn subscribe_anew(&mut self, channels: Vec<String>) {
-        self.subscriber = Subscriber::spawn(self.wire.client.with_options(&self.server.once()));
+        self.subscriber = Subscriber::spawn(&self.wire.client, &self.server, &self.topology);
         if !channels.is_empty() {
             self.subscribe(channels);
         }
@@ -123,10 +126,12 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    fn spawn(client: WithOptions<Client>) -> Self {
+    fn spawn(client: &Client, server: &Arc<Server>, topology: &Arc<Topology>) -> Self {
         let (requests, inbox) = unbounded_channel();
         let (confirm, done) = unbounded_channel();
-        let task = Owned(tokio::spawn(serve(client, inbox, confirm)));
+        let client = client.with_options(&server.once());
+        let desk = Desk { client, server: Arc::clone(server), topology: Arc::clone(topology) };
+        let task = Owned(tokio::spawn(desk.serve(inbox, confirm)));
         Self { requests, done, _task: task }
     }
 
@@ -136,28 +141,54 @@ impl Subscriber {
     }
 }
 
-/// Failures need no handling: a lost connection announces itself and asks anew, and a subscription that was never made
-/// brings no echo, so that the watchdog replaces the connection.
-async fn serve(
+/// Where subscriptions are asked for.
+struct Desk {
     client: WithOptions<Client>,
-    mut inbox: UnboundedReceiver<Request>,
-    confirm: UnboundedSender<()>,
-) {
-    while let Some(request) = inbox.recv().await {
-        match request {
-            Request::Unsubscribe(channels) => drop(Box::pin(client.unsubscribe(channels)).await),
-            Request::Subscribe(channels) => {
-                if subscribe_and_confirm(&client, channels).await.is_ok() {
-                    let _ = confirm.send(());
-                }
+    server: Arc<Server>,
+    topology: Arc<Topology>,
+}
+
+impl Desk {
+    /// Most failures need no handling: a lost connection announces itself and asks anew, and a subscription that was
+    /// never made brings no echo, so that the watchdog replaces the connection.
+    async fn serve(self, mut inbox: UnboundedReceiver<Request>, confirm: UnboundedSender<()>) {
+        while let Some(request) = inbox.recv().await {
+            match request {
+                Request::Unsubscribe(channels) => self.unsubscribe(channels).await,
+                Request::Subscribe(channels) => match self.subscribe(channels).await {
+                    Ok(()) => drop(confirm.send(())),
+                    // It is somebody else's, who is asked then.
+                    Err(error) => {
+                        let moved = SlotRange::of_redirection(error.details());
+                        self.topology.learn(moved.as_slice(), &self.server);
+                    }
+                },
             }
         }
     }
-}
 
-/// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
-/// one shifts the replies, so that the PING gets the refusal.
-async fn subscribe_and_confirm(client: &WithOptions<Client>, channels: Vec<String>) -> Result<(), FredError> {
-    Box::pin(client.subscribe(channels)).await?;
-    Box::pin(client.ping(None)).await
+    async fn subscribe(&self, channels: Vec<String>) -> Result<(), FredError> {
+        if self.topology.is_sharded() {
+            // fred takes the reply to the first of several channels for that to the command, and the others for those to
+            // what comes next.
+            for channel in channels {
+                Box::pin(self.client.ssubscribe(channel)).await?;
+            }
+            return Ok(());
+        }
+        // fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A
+        // refused one shifts the replies, so that the PING gets the refusal.
+        Box::pin(self.client.subscribe(channels)).await?;
+        Box::pin(self.client.ping(None)).await
+    }
+
+    async fn unsubscribe(&self, channels: Vec<String>) {
+        if self.topology.is_sharded() {
+            for channel in channels {
+                let _ = Box::pin(self.client.sunsubscribe(channel)).await;
+            }
+        } else {
+            let _ = Box::pin(self.client.unsubscribe(channels)).await;
+        }
+    }
 }

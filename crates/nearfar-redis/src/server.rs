@@ -1,11 +1,15 @@
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::socket2::TcpKeepalive;
 use fred::types::RespVersion;
-use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, TcpConfig};
+use fred::types::config::{
+    Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server as Address, ServerConfig,
+    TcpConfig,
+};
 
 use crate::error::{Cause, UrlProblem};
 use crate::options::RedisOptions;
@@ -26,6 +30,7 @@ const COMMAND_BUFFER: usize = 16 * 1024;
 pub(crate) const IN_FLIGHT: usize = 4096;
 
 /// The server, and how its clients are set.
+#[derive(Clone)]
 pub(crate) struct Server {
     config: Config,
     connection: ConnectionConfig,
@@ -37,6 +42,40 @@ impl Server {
         let config = Config { version: RespVersion::RESP3, fail_fast: false, ..parse(&options.url)? };
         let connection = connection_config(options.connect_timeout.min(ATTEMPT_AT_MOST));
         Ok(Self { config, connection, command_timeout: options.command_timeout })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_url(url: &str) -> Self {
+        let connection = connection_config(ATTEMPT_AT_MOST);
+        Self {
+            config: parse(url).expect("the test has a good one"),
+            connection,
+            command_timeout: ATTEMPT_AT_MOST,
+        }
+    }
+
+    /// How long one attempt to connect may take.
+    pub(crate) fn attempt(&self) -> Duration {
+        self.connection.connection_timeout
+    }
+
+    /// Another server, reached with the same user, password and settings.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let server = ServerConfig::Centralized { server: Address::new(host, port) };
+        Self { config: Config { server, ..self.config.clone() }, ..self.clone() }
+    }
+
+    /// Another server on the same host.
+    pub(crate) fn beside(&self, port: u16) -> Self {
+        let hosts = self.config.server.hosts();
+        let host = hosts.first().map(|address| address.host.to_string());
+        self.at(&host.unwrap_or_default(), port)
+    }
+
+    /// The servers of a cluster that its URL names, each on its own; `None` if it names no cluster.
+    pub(crate) fn seeds(&self) -> Option<Vec<Arc<Self>>> {
+        let ServerConfig::Clustered { hosts, .. } = &self.config.server else { return None };
+        Some(hosts.iter().map(|address| Arc::new(self.at(&address.host, address.port))).collect())
     }
 
     /// A client for commands, not connected yet.
@@ -100,10 +139,10 @@ fn parse(url: &str) -> Result<Config, UrlProblem> {
 /// fred takes any scheme, and without its TLS features it would speak plain text to a `rediss` server.
 fn checked_scheme(url: &str) -> Result<Cow<'_, str>, UrlProblem> {
     match url.split_once("://") {
-        Some(("redis" | "redis-sentinel", _)) => Ok(url.into()),
+        Some(("redis" | "redis-sentinel" | "redis-cluster", _)) => Ok(url.into()),
         Some(("valkey", rest)) => Ok(format!("redis://{rest}").into()),
-        Some(("rediss" | "valkeys" | "rediss-sentinel", _)) => Err(UrlProblem::Tls),
-        Some(("redis-cluster" | "rediss-cluster", _)) => Err(UrlProblem::Cluster),
+        Some(("valkey-cluster", rest)) => Ok(format!("redis-cluster://{rest}").into()),
+        Some(("rediss" | "valkeys" | "rediss-sentinel" | "rediss-cluster", _)) => Err(UrlProblem::Tls),
         _ => Err(UrlProblem::Scheme),
     }
 }
@@ -129,7 +168,6 @@ mod tests {
         assert_eq!(problem("localhost:6379"), UrlProblem::Scheme);
         assert_eq!(problem("http://localhost"), UrlProblem::Scheme);
         assert_eq!(problem("rediss://localhost"), UrlProblem::Tls);
-        assert_eq!(problem("redis-cluster://localhost"), UrlProblem::Cluster);
         assert_eq!(problem("redis://localhost/x"), UrlProblem::Database);
         assert_eq!(problem("redis://localhost/1/2"), UrlProblem::Database);
         assert!(matches!(problem("redis://"), UrlProblem::Malformed(_)));

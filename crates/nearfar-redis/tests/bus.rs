@@ -7,9 +7,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{
-    NODE, beat, doubted, is_echo, is_message, namespace, next, next_that, pair, partition, set, subscribed,
-};
+use common::{NODE, beat, doubted, is_echo, is_message, next, next_that, pair, partition, set, subscribed};
 use nearfar_core::backend::{Bus, BusEvent, L2, ServerId};
 use nearfar_core::{Doubt, Echo, Message, Namespace, NodeId, PartitionId};
 use nearfar_redis::{RedisBus, RedisL2, connect};
@@ -82,7 +80,7 @@ async fn each_namespace_and_node_hears_its_own() {
     l2.beat(&partition(), &nearfar_core::backend::Beat { node: NodeId::new(8), ..beat(1) }).await.unwrap();
     l2.change(&other, set("k", b"one")).await.unwrap();
     let event = next(&mut bus).await;
-    assert!(matches!(event, BusEvent::Message { partition, .. } if namespace == other));
+    assert!(matches!(event, BusEvent::Message { partition, .. } if partition == other));
 
     bus.unsubscribe(&other, NODE);
     eventually("the server knows", async || {
