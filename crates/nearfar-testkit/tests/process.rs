@@ -1,50 +1,51 @@
-//! No process is left behind. A container has no process here to look for.
-#![cfg(not(feature = "docker"))]
+//! No process is left behind.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic like the tests")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpStream};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nearfar_testkit::{RedisServer, eventually};
-use rustix::process::{Pid, test_kill_process};
-
-fn runs(id: u32) -> bool {
-    Pid::from_raw(id.try_into().unwrap()).is_some_and(|pid| test_kill_process(pid).is_ok())
-}
 
 fn listens(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
+async fn folder_of(server: &RedisServer) -> PathBuf {
+    let reply = server.command(&["CONFIG", "GET", "dir"]).await;
+    PathBuf::from(reply.array().unwrap()[1].text().unwrap())
+}
+
 #[tokio::test]
 async fn a_dropped_server_is_gone_at_once() {
     let server = RedisServer::start().await;
-    let id = server.pid();
-    assert!(runs(id));
+    let (port, folder) = (server.port(), folder_of(&server).await);
+    assert!(listens(port) && folder.exists());
     drop(server);
-    assert!(!runs(id));
+    assert!(!listens(port) && !folder.exists());
 }
 
 #[tokio::test]
 async fn a_paused_server_that_is_dropped_is_gone_at_once() {
     let server = RedisServer::start().await;
-    let id = server.pid();
+    let port = server.port();
     server.pause().await;
+    assert!(listens(port));
     drop(server);
-    assert!(!runs(id));
+    assert!(!listens(port));
 }
 
 #[tokio::test]
 async fn a_test_that_panics_leaves_no_server() {
     let server = RedisServer::start().await;
-    let id = server.pid();
+    let (port, folder) = (server.port(), folder_of(&server).await);
     let panicked = std::panic::catch_unwind(AssertUnwindSafe(move || {
         let _held = server;
         panic!("on purpose");
     }));
-    assert!(panicked.is_err() && !runs(id));
+    assert!(panicked.is_err() && !listens(port) && !folder.exists());
 }
 
 /// A process that holds a server, and the port of that server.
