@@ -26,14 +26,14 @@ docs *args:
 storefront *args:
     cargo run --release --locked --bin storefront -- {{ args }}
 
-# A server as the tests get it, for a look by hand; ends with its input (Ctrl-D).
-server:
-    NEARFAR_SERVER="$(scripts/server)" cargo run --locked -p nearfar-testkit --bin test-server
+# A server as the tests get it, for a look by hand; ends with its input (Ctrl-D). Or a `cluster`, or `sentinels`.
+server *kind:
+    NEARFAR_SERVER="$(scripts/server)" cargo run --locked -p nearfar-testkit --bin test-server -- {{ kind }}
 
-# All tests on servers in containers.
-test-docker *args:
-    NEARFAR_SERVER=docker scripts/test {{ args }}
+# The tests that talk to a server, on all that are supported, or on those named.
+test-servers *names:
+    scripts/test-servers {{ names }}
 
-# Lints the code that only the docker feature compiles.
-lint-docker:
-    cargo clippy -p nearfar-testkit --all-targets --locked --features docker -- -D warnings
+# The same in containers, if a Docker engine answers.
+test-docker:
+    scripts/test-docker

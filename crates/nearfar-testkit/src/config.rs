@@ -35,13 +35,4 @@ impl Config {
     pub(crate) fn text(&self) -> String {
         self.lines.join("\n") + "\n"
     }
-
-    /// As the server's command line has it.
-    #[cfg(feature = "docker")]
-    pub(crate) fn args(&self) -> impl Iterator<Item = String> + '_ {
-        self.lines.iter().flat_map(|line| {
-            let words = line.split_whitespace().map(|word| word.replace(r#""""#, ""));
-            words.enumerate().map(|(index, word)| if index == 0 { format!("--{word}") } else { word })
-        })
-    }
 }

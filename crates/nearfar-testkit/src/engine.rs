@@ -1,41 +1,34 @@
-//! What a server runs in, and which of the two it is.
+//! The life of a server: its folder, and its process while it runs.
 
-use std::env;
-use std::fmt::{self, Debug, Display};
+use std::fmt::{self, Display};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
 
-use crate::config::Config;
-use crate::local::Local;
+use crate::choice::Choice;
+use crate::clock::{LOOK_EVERY, Stopwatch, let_pass};
+use crate::config::{Config, Mode};
+use crate::container::Container;
+use crate::process::OwnedProcess;
+use crate::resp::{Reply, RespClient};
 
 /// How long a server may take to accept commands. Ten milliseconds is usual.
-pub(crate) const STARTING: Duration = Duration::from_secs(20);
+const STARTING: Duration = Duration::from_secs(20);
 
-/// Names the server to use: a path, or the word `docker`.
-const CHOICE: &str = "NEARFAR_SERVER";
-
-/// Where `scripts/test` puts the server that it unpacks.
-const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/nearfar-servers/valkey-server");
-
-/// The life of a server, as a process or as a container. The methods are those of
-/// [`RedisServer`](crate::RedisServer), and are documented there.
-#[async_trait]
-pub(crate) trait Engine: Debug + Send + Sync {
-    /// Starts the server with the data it has, and returns when it accepts commands.
-    async fn launch(&mut self) -> Result<(), LaunchError>;
-    fn pid(&self) -> u32;
-    async fn log(&self) -> String;
-    async fn kill(&mut self);
-    async fn stop(&mut self);
-    async fn pause(&self);
-    async fn resume(&self);
-    /// Kills the server and removes all that it has stored.
-    async fn wipe(&mut self);
+/// One server. The methods are those of [`RedisServer`](crate::RedisServer), and are documented there.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    choice: Choice,
+    config: Config,
+    port: u16,
+    // Before `dir`: fields drop in this order, and a live server would write into it.
+    process: Option<OwnedProcess>,
+    dir: TempDir,
 }
 
 /// Why a server did not come up.
@@ -46,8 +39,6 @@ pub(crate) enum LaunchError {
     /// The port answers, but not from our process.
     Foreign,
     Silent,
-    #[cfg(feature = "docker")]
-    Container(testcontainers::TestcontainersError),
 }
 
 impl Display for LaunchError {
@@ -57,60 +48,170 @@ impl Display for LaunchError {
             Self::Exited(status) => write!(f, "it ended at once, with {status}"),
             Self::Foreign => write!(f, "another server has its port"),
             Self::Silent => write!(f, "it accepted no command within {STARTING:?}"),
-            #[cfg(feature = "docker")]
-            Self::Container(error) => write!(f, "docker: {error}"),
         }
     }
 }
 
-/// Takes the server that `NEARFAR_SERVER` names, else one from the `PATH`, else the one that
-/// `scripts/test` unpacked, else, with the feature `docker`, a container.
-///
-/// # Panics
-///
-/// If there is none: a test that skips itself for want of a server proves nothing.
-pub(crate) fn find(config: Config, port: u16) -> Box<dyn Engine> {
-    match binary() {
-        Some(binary) => Box::new(Local::new(binary, config, port)),
-        None => container(config, port),
+impl Engine {
+    /// # Panics
+    ///
+    /// If there is no server to be had.
+    pub(crate) fn new(config: Config, port: u16) -> Self {
+        let dir = TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable");
+        Self { choice: Choice::made(), config, port, process: None, dir }
+    }
+
+    /// Starts the server with the data it has, and returns when it accepts commands.
+    pub(crate) async fn launch(&mut self) -> Result<(), LaunchError> {
+        self.process = None;
+        self.configure().map_err(LaunchError::Spawn)?;
+        let process = self.spawn().map_err(LaunchError::Spawn)?;
+        self.process = Some(self.ready(process).await?);
+        Ok(())
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let log = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub(crate) async fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            spawn_blocking(|| drop(process)).await.expect("a drop does not panic");
+        }
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        let asked = match process.container() {
+            Some(container) => container.terminate().await,
+            None => process.terminate(),
+        };
+        asked.expect("the server is ours to end");
+        while process.ended().is_none() {
+            let_pass(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) async fn pause(&self) {
+        let process = self.process();
+        let paused = match process.container() {
+            Some(container) => container.pause().await,
+            None => process.pause(),
+        };
+        paused.expect("the server is ours to pause");
+    }
+
+    pub(crate) async fn resume(&self) {
+        let process = self.process();
+        let resumed = match process.container() {
+            Some(container) => container.resume().await,
+            None => process.resume(),
+        };
+        resumed.expect("the server is ours to resume");
+    }
+
+    /// Kills the server and removes all that it has stored.
+    pub(crate) async fn wipe(&mut self) {
+        self.kill().await;
+        fs::remove_dir_all(self.data()).expect("the data folder is ours to remove");
+    }
+
+    fn process(&self) -> &OwnedProcess {
+        self.process.as_ref().expect("the server was killed or stopped: restart it first")
+    }
+
+    fn spawn(&self) -> io::Result<OwnedProcess> {
+        let log = File::options().create(true).append(true).open(self.log_file())?;
+        let (mut command, container) = self.command();
+        command.arg(self.config_file());
+        if self.config.mode == Mode::Sentinel {
+            command.arg("--sentinel");
+        }
+        OwnedProcess::spawn(command.stdout(log.try_clone()?).stderr(log), Some(self.dir.path()), container)
+    }
+
+    fn command(&self) -> (Command, Option<Container>) {
+        match &self.choice {
+            Choice::Binary(binary) => (Command::new(binary), None),
+            Choice::Docker => {
+                let container = Container::new();
+                (container.run(self.dir.path()), Some(container))
+            }
+        }
+    }
+
+    /// The server itself writes to its file what it is told to remember, such as whose replica it is.
+    fn configure(&self) -> io::Result<()> {
+        fs::create_dir_all(self.data())?;
+        if self.config_file().exists() {
+            return Ok(());
+        }
+        let (port, data) = (self.port, self.data());
+        let address = format!("port {port}\nbind 127.0.0.1\ndir \"{}\"\n", data.display());
+        fs::write(self.config_file(), address + &self.config.text())
+    }
+
+    /// Waits until the process itself, and no other on the same port, accepts commands.
+    async fn ready(&self, mut process: OwnedProcess) -> Result<OwnedProcess, LaunchError> {
+        let waited = Stopwatch::start();
+        while waited.elapsed() < STARTING {
+            if let Some(status) = process.ended() {
+                return Err(LaunchError::Exited(status));
+            }
+            match who_serves(self.port).await {
+                Ok(Some(file)) if file == self.config_file() => return Ok(process),
+                Ok(Some(_)) => return Err(LaunchError::Foreign),
+                Ok(None) | Err(_) => let_pass(LOOK_EVERY).await,
+            }
+        }
+        Err(LaunchError::Silent)
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.file("server.conf")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.file("data")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.file("server.log")
+    }
+
+    fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 
-fn binary() -> Option<PathBuf> {
-    match env::var_os(CHOICE).filter(|choice| !choice.is_empty()) {
-        Some(choice) if choice == "docker" => None,
-        Some(path) => Some(chosen(path.into())),
-        None => ["redis-server", "valkey-server"].into_iter().find_map(on_path).or_else(unpacked),
+/// The configuration file of the server on this port, once it has loaded its data: no two servers have the same.
+async fn who_serves(port: u16) -> io::Result<Option<PathBuf>> {
+    let mut client = RespClient::connect(port).await?;
+    let info = client.command(&["INFO", "server"]).await?;
+    let loaded = client.command(&["PING"]).await? == Reply::Simple("PONG".to_owned());
+    Ok(info.text().and_then(config_file).filter(|_| loaded))
+}
+
+fn config_file(info: &str) -> Option<PathBuf> {
+    info.lines().find_map(|line| line.strip_prefix("config_file:")).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Reservation;
+
+    /// It has happened: a server that a killed test had left behind answered in place of the one that had
+    /// failed to take its port.
+    #[tokio::test]
+    async fn a_server_is_not_taken_for_another_on_the_same_port() {
+        let port = Reservation::take();
+        let mut first = Engine::new(Config::new(Mode::Server), port.port());
+        let mut second = Engine::new(Config::new(Mode::Server), port.port());
+        first.launch().await.expect("the port is free");
+        second.launch().await.expect_err("the port is taken");
     }
-}
-
-fn chosen(path: PathBuf) -> PathBuf {
-    assert!(is_executable(&path), "{CHOICE}={} is not an executable file", path.display());
-    path
-}
-
-fn on_path(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_executable(file))
-}
-
-fn unpacked() -> Option<PathBuf> {
-    Some(PathBuf::from(UNPACKED)).filter(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(feature = "docker")]
-fn container(config: Config, port: u16) -> Box<dyn Engine> {
-    Box::new(crate::docker::Container::new(config, port))
-}
-
-#[cfg(not(feature = "docker"))]
-fn container(_config: Config, _port: u16) -> Box<dyn Engine> {
-    panic!(
-        "no redis-server or valkey-server found: run scripts/test, which installs one, \
-         or set NEARFAR_SERVER=/path/to/redis-server"
-    )
 }

@@ -6,7 +6,7 @@
 //!            cut, redirect  restart            writes      violations of a bound
 //! ```
 //!
-//! * [`RedisServer`] is a `redis-server` or `valkey-server` process of the test's own.
+//! * [`RedisServer`] is a `redis-server` or `valkey-server` of the test's own.
 //! * [`RedisCluster`] is six of them, three primaries and their replicas.
 //! * [`Sentinels`] is a primary, its replicas, and sentinels that watch them.
 //! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
@@ -38,14 +38,13 @@
 //! Servers and sockets live in real time. On a runtime with `start_paused = true`, timeouts fire while
 //! a reply is still on its way.
 
+mod choice;
 mod clock;
 mod cluster;
 mod config;
-#[cfg(feature = "docker")]
-mod docker;
+mod container;
 mod engine;
 mod history;
-mod local;
 mod ports;
 mod process;
 mod program;

@@ -5,31 +5,33 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
+use crate::container::Container;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-/// A running process. Dropping it kills it. Its directory, if it has one, outlives it, for a restart, unless this
-/// process dies too.
+/// A running process, which may be that of a container. Dropping it kills it. Its directory, if it has one, outlives
+/// it, for a restart, unless this process dies too.
 #[derive(Debug)]
 pub(crate) struct OwnedProcess {
     child: Child,
+    container: Option<Container>,
     guardian: Guardian,
 }
 
 impl OwnedProcess {
-    pub(crate) fn spawn(command: &mut Command, dir: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        command: &mut Command,
+        dir: Option<&Path>,
+        container: Option<Container>,
+    ) -> io::Result<Self> {
         let mut child = in_own_group(command).stdin(Stdio::null()).spawn()?;
-        match Guardian::watch(child.id(), dir) {
-            Ok(guardian) => Ok(Self { child, guardian }),
+        match Guardian::watch(&child, dir, container.as_ref()) {
+            Ok(guardian) => Ok(Self { child, container, guardian }),
             Err(error) => {
-                child.kill()?;
+                kill(&mut child, container.as_ref());
                 child.wait()?;
                 Err(error)
             }
         }
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// What the process prints, if that is piped and was not taken before.
@@ -40,6 +42,11 @@ impl OwnedProcess {
     /// How the process ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child is ours to wait for")
+    }
+
+    /// What it runs in, if it does: `docker run`, which is the process here, hands no SIGSTOP on.
+    pub(crate) fn container(&self) -> Option<&Container> {
+        self.container.as_ref()
     }
 
     /// Stops the process in its tracks, and returns when it has stopped.
@@ -55,9 +62,10 @@ impl OwnedProcess {
         self.signal(Signal::CONT)
     }
 
-    /// Asks the process to end.
+    /// Asks the process to end. A paused one is resumed, or it would not hear.
     pub(crate) fn terminate(&self) -> io::Result<()> {
-        self.signal(Signal::TERM)
+        self.signal(Signal::TERM)?;
+        self.signal(Signal::CONT)
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
@@ -67,12 +75,19 @@ impl OwnedProcess {
 
 impl Drop for OwnedProcess {
     fn drop(&mut self) {
-        // SIGKILL also ends a paused process. The guardian retires before `wait` gives the id back to
-        // the system: it must never kill a stranger that was given the same one. Errors mean that the
-        // process has ended already, and a panic here would hide the one of the test.
-        let _ = self.child.kill();
+        // The guardian retires before `wait` gives the id back to the system: it must never kill a stranger that was
+        // given the same one. Errors mean that the process has ended already, and a panic here would hide the one of
+        // the test.
+        kill(&mut self.child, self.container.as_ref());
         self.guardian.retire();
         let _ = self.child.wait();
+    }
+}
+
+/// SIGKILL also ends a paused process. The child of a container ends with it, once it has passed on the log.
+fn kill(child: &mut Child, container: Option<&Container>) {
+    if container.is_none_or(|container| container.remove().is_err()) {
+        let _ = child.kill();
     }
 }
 
@@ -87,11 +102,15 @@ struct Guardian {
 }
 
 impl Guardian {
-    fn watch(id: u32, dir: Option<&Path>) -> io::Result<Self> {
-        let script = r#"read -r line || { kill -9 "$1"; rm -rf ${2+"$2"}; }"#;
+    fn watch(child: &Child, dir: Option<&Path>, container: Option<&Container>) -> io::Result<Self> {
+        let script = r#"dir=$1; shift; read -r line || { "$@"; rm -rf ${dir:+"$dir"}; }"#;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script, "nearfar-guardian"]);
-        command.arg(id.to_string()).args(dir);
+        command.arg(dir.unwrap_or(Path::new("")));
+        match container {
+            Some(container) => command.args(container.removal()),
+            None => command.args(["kill", "-9", &child.id().to_string()]),
+        };
         let shell = in_own_group(&mut command)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

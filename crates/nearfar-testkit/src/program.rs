@@ -39,7 +39,7 @@ impl Program {
     /// If it cannot be run.
     pub fn start(mut command: Command) -> Self {
         let mut process =
-            OwnedProcess::spawn(command.stdout(Stdio::piped()), None).expect("the program can be run");
+            OwnedProcess::spawn(command.stdout(Stdio::piped()), None, None).expect("the program can be run");
         let output = process.take_output().expect("the output is piped");
         Self { process: Some(process), lines: lines_of(output) }
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{Config, Mode};
-use crate::engine::{self, Engine, LaunchError};
+use crate::engine::{Engine, LaunchError};
 use crate::ports::Reservation;
 use crate::resp::{Reply, RespClient};
 
@@ -14,7 +14,8 @@ const ATTEMPTS: usize = 5;
 /// A `redis-server` or `valkey-server` of the test's own, on a free loopback port.
 ///
 /// The server is the file that the environment variable `NEARFAR_SERVER` names, else `redis-server`
-/// or `valkey-server` from the `PATH`, else the one that `scripts/test` unpacks.
+/// or `valkey-server` from the `PATH`, else the one that `scripts/test` unpacks. `NEARFAR_SERVER=docker` has it run
+/// in a container.
 ///
 /// Unless built otherwise it persists nothing. Any number may run in parallel.
 ///
@@ -30,7 +31,7 @@ const ATTEMPTS: usize = 5;
 /// [`try_command`](Self::try_command) panic when they cannot do their work.
 #[derive(Debug)]
 pub struct RedisServer {
-    engine: Box<dyn Engine>,
+    engine: Engine,
     persistent: bool,
     /// Neither down nor paused.
     awake: AtomicBool,
@@ -65,18 +66,21 @@ impl RedisServer {
         self.port.port()
     }
 
-    /// The process id. Another one after a restart; in a container there is none.
+    /// The version, major and minor, of the Redis whose commands the server has. Valkey says that it is like Redis 7.2.
+    ///
+    /// For a test of what some servers lack, which says what is so on those: Redis 6.2 has no sharded pub/sub.
     ///
     /// # Panics
     ///
-    /// If the server is down or in a container.
-    pub fn pid(&self) -> u32 {
-        self.engine.pid()
+    /// If no reply comes: the server is down or paused.
+    pub async fn version(&self) -> (u16, u16) {
+        let info = self.command(&["INFO", "server"]).await;
+        info.text().and_then(version_in).expect("a server knows its version")
     }
 
     /// All that the server has logged since it was first started.
-    pub async fn log(&self) -> String {
-        self.engine.log().await
+    pub fn log(&self) -> String {
+        self.engine.log()
     }
 
     /// Sends a command on a connection of its own. An error reply is a reply.
@@ -190,14 +194,20 @@ impl RedisServer {
 
     async fn launch_or_panic(&mut self) {
         if let Err(error) = self.engine.launch().await {
-            self.give_up(error).await;
+            self.give_up(&error);
         }
         self.awake.store(true, Ordering::SeqCst);
     }
 
-    async fn give_up(&self, error: LaunchError) -> ! {
-        panic!("the server did not come up: {error}\n{}", self.log().await);
+    fn give_up(&self, error: &LaunchError) -> ! {
+        panic!("the server did not come up: {error}\n{}", self.log());
     }
+}
+
+fn version_in(info: &str) -> Option<(u16, u16)> {
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"))?;
+    let mut numbers = version.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Settings of a [`RedisServer`].
@@ -259,7 +269,7 @@ impl RedisServerBuilder {
                 }
                 // Not tried again on the same port, which may be what was wrong.
                 Err(LaunchError::Exited(_) | LaunchError::Foreign) => server = self.attempt(),
-                Err(error) => server.give_up(error).await,
+                Err(error) => server.give_up(&error),
             }
         }
         server.launch_or_panic().await;
@@ -268,7 +278,7 @@ impl RedisServerBuilder {
 
     fn attempt(&self) -> RedisServer {
         let (port, bus) = self.ports();
-        let engine = engine::find(self.full_config(), port.port());
+        let engine = Engine::new(self.full_config(), port.port());
         RedisServer { engine, persistent: self.persistent, awake: false.into(), port, _bus: bus }
     }
 

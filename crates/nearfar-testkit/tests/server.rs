@@ -119,11 +119,18 @@ async fn directives_of_one_or_several_words_reach_the_server() {
 }
 
 #[tokio::test]
+async fn the_version_tells_whether_there_is_sharded_pub_sub() {
+    let server = RedisServer::start().await;
+    let published = server.command(&["SPUBLISH", "channel", "message"]).await;
+    assert_eq!(published.int().is_some(), server.version().await >= (7, 0), "{published:?}");
+}
+
+#[tokio::test]
 async fn the_log_tells_of_every_life_of_the_server() {
     let mut server = RedisServer::start().await;
     server.restart_empty().await;
     eventually("two starts are logged", async || {
-        server.log().await.matches("Ready to accept connections").count() == 2
+        server.log().matches("Ready to accept connections").count() == 2
     })
     .await;
 }
