@@ -5,3 +5,4 @@
 mod connecting;
 mod faults;
 mod footprint;
+mod secured;

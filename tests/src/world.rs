@@ -140,6 +140,7 @@ impl World {
 async fn redis_backend(url: String) -> (Arc<dyn L2>, Box<dyn Bus>) {
     let options = RedisOptions {
         url,
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         command_timeout: Duration::from_secs(1),
         log_len: 10_000,

@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
+use crate::tls::TlsProblem;
 use crate::warning::Warning;
 use crate::wire::Wire;
 
@@ -35,6 +37,7 @@ use crate::wire::Wire;
 /// # async fn main() {
 /// let options = RedisOptions {
 ///     url: "redis://127.0.0.1:1".into(), // where nobody listens
+///     tls: None,
 ///     connect_timeout: Duration::from_secs(5),
 ///     command_timeout: Duration::from_millis(500),
 ///     log_len: 10_000,
@@ -46,7 +49,7 @@ use crate::wire::Wire;
 /// # }
 /// ```
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
-    let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
+    let server = Arc::new(Server::new(&options)?);
     let Parts { connection, link, warning } = match options.on_unreachable {
         OnUnreachable::Fail => established(&server, options.connect_timeout).await?,
         OnUnreachable::StartDegraded => opening(&server),
@@ -72,17 +75,34 @@ async fn established(server: &Arc<Server>, limit: Duration) -> Result<Parts, Con
     let last = Mutex::new(None);
     let note =
         |error: &FredError| *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
-    let outcome = tokio::time::timeout(limit, checked(server, note)).await;
+    let work = async {
+        let mut work = pin!(checked(server, note));
+        if let Ok(outcome) = tokio::time::timeout(limit / 2, &mut work).await {
+            return outcome;
+        }
+        tokio::select! {
+            outcome = work => outcome,
+            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
+        }
+    };
+    let outcome = tokio::time::timeout(limit, work).await;
     outcome.unwrap_or_else(|_| {
         let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
         Err(ConnectError::Unreachable { server: server.address(), cause })
     })
 }
 
+/// What is wrong with a server that has said nothing for so long; does not return if that is not known.
+async fn silence(server: &Server) -> TlsProblem {
+    if server.is_plain().await { TlsProblem::ServerIsPlain } else { std::future::pending().await }
+}
+
 async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Parts, ConnectError> {
     let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
     let both = tokio::try_join!(wire.established(&note), link.established(&note));
-    both.map_err(|error| refusal(server, &error))?;
+    if let Err(error) = both {
+        return Err(refusal(server, &error).await);
+    }
     check_version(server, wire.client.server_version())?;
     let client = wire.client.with_options(&server.once());
     let info = Info::of(&client).await;
@@ -94,13 +114,18 @@ async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Part
     Ok(Parts { connection, link, warning: info.memory_warning() })
 }
 
-fn refusal(server: &Server, error: &FredError) -> ConnectError {
-    let (server, cause) = (server.address(), Cause::new(error));
+async fn refusal(server: &Server, error: &FredError) -> ConnectError {
+    let (address, cause) = (server.address(), Cause::new(error));
     match error.kind() {
-        ErrorKind::Auth => ConnectError::AuthRefused { server, cause },
+        ErrorKind::Auth => ConnectError::AuthRefused { server: address, cause },
         // Before Redis 6 there was no HELLO.
-        _ if error.details().contains("unknown command") => ConnectError::TooOld { server, version: None },
-        _ => ConnectError::Unreachable { server, cause: Some(cause) },
+        _ if error.details().contains("unknown command") => {
+            ConnectError::TooOld { server: address, version: None }
+        }
+        _ => match server.tls_problem().await {
+            Some(problem) => ConnectError::Tls { server: address, problem },
+            None => ConnectError::Unreachable { server: address, cause: Some(cause) },
+        },
     }
 }
 

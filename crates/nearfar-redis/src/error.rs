@@ -4,6 +4,8 @@ use std::sync::Arc;
 use fred::error::{Error as FredError, ErrorKind};
 use nearfar_core::backend::L2Error;
 
+use crate::tls::{TlsProblem, TlsSettingProblem};
+
 /// What the server or the network said, as text. It never holds a URL or a password.
 ///
 /// ```
@@ -17,6 +19,11 @@ pub struct Cause(Arc<str>);
 impl Cause {
     pub(crate) fn new(error: &FredError) -> Self {
         Self(plain(error.details()).into())
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn of(reason: &impl fmt::Display) -> Self {
+        Self(reason.to_string().into())
     }
 }
 
@@ -47,6 +54,15 @@ fn plain(details: &str) -> &str {
 pub enum ConnectError {
     /// The URL cannot be used.
     BadUrl(UrlProblem),
+    /// The settings for TLS cannot be used.
+    BadTls(TlsSettingProblem),
+    /// The server is there, and no connection comes about for want of TLS, or with TLS.
+    Tls {
+        /// `host:port`, of several the ones that were tried.
+        server: String,
+        /// What is wrong.
+        problem: TlsProblem,
+    },
     /// Nothing answered within the time limit, or the connection was refused.
     Unreachable {
         /// `host:port`, of several the ones that were tried.
@@ -88,6 +104,8 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl(problem) => write!(f, "the Redis URL cannot be used: {problem}"),
+            Self::BadTls(problem) => write!(f, "the TLS settings cannot be used: {problem}"),
+            Self::Tls { server, problem } => write!(f, "cannot talk to Redis at {server}: {problem}"),
             Self::Unreachable { server, cause: Some(cause) } => {
                 write!(f, "cannot reach Redis at {server}: {cause}")
             }
@@ -118,18 +136,24 @@ impl std::error::Error for ConnectError {}
 /// ```
 /// use nearfar_redis::UrlProblem;
 ///
-/// assert!(UrlProblem::Tls.to_string().contains("TLS"));
+/// assert!(UrlProblem::TlsUnused.to_string().contains("TLS"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UrlProblem {
     /// It begins with none of the known schemes.
     Scheme,
-    /// It asks for TLS, which is not supported yet. Going on in plain text would give the password away.
-    Tls,
+    /// It asks for TLS, and the cargo feature `tls` is off. Going on in plain text would give the password away.
+    TlsNotBuilt,
+    /// There are settings for TLS, and it does not ask for it. Going on in plain text would give the password away.
+    TlsUnused,
+    /// It names a user without a password. Going on would be as the default user.
+    UserWithoutPassword,
     /// It asks for Redis Cluster, which is not supported yet.
     Cluster,
-    /// The part after the last slash is no database number.
+    /// It asks for a socket of the file system, and does not go on with the path of one.
+    SocketPath,
+    /// What should be a database number is none.
     Database,
     /// It cannot be parsed, or has no host.
     Malformed(Cause),
@@ -138,10 +162,21 @@ pub enum UrlProblem {
 impl fmt::Display for UrlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme => write!(f, "it does not begin with redis://, valkey:// or redis-sentinel://"),
-            Self::Tls => write!(f, "TLS is not supported yet"),
+            Self::Scheme => write!(
+                f,
+                "it does not begin with redis://, rediss://, redis-sentinel://, rediss-sentinel://, redis+unix://, or \
+                 the same with valkey"
+            ),
+            Self::TlsNotBuilt => write!(f, "it asks for TLS, and the cargo feature `tls` of nearfar is off"),
+            Self::TlsUnused => {
+                write!(f, "there are TLS settings, and it does not ask for TLS: `rediss://` does")
+            }
+            Self::UserWithoutPassword => write!(f, "it names a user and no password"),
             Self::Cluster => write!(f, "Redis Cluster is not supported yet"),
-            Self::Database => write!(f, "what follows the host is not a database number"),
+            Self::SocketPath => {
+                write!(f, "it does not go on with the path of a socket, as in redis+unix:///run/redis.sock")
+            }
+            Self::Database => write!(f, "what stands for the database is not its number"),
             Self::Malformed(cause) => write!(f, "{cause}"),
         }
     }

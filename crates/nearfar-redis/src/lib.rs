@@ -40,8 +40,11 @@ mod keys;
 mod link;
 mod options;
 mod scripts;
+mod security;
 mod server;
+mod socket;
 mod store;
+mod tls;
 mod warning;
 mod wire;
 
@@ -50,4 +53,5 @@ pub use connect::connect;
 pub use error::{Cause, ConnectError, UrlProblem};
 pub use options::{OnUnreachable, RedisOptions};
 pub use store::RedisL2;
+pub use tls::{Tls, TlsProblem, TlsSettingProblem};
 pub use warning::Warning;

@@ -57,8 +57,8 @@ async fn a_name_that_does_not_resolve_is_unreachable() {
 
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_even_when_degraded() {
-    let error = refusal(degraded(format!("rediss://:{SECRET}@localhost"))).await;
-    assert_eq!(error, ConnectError::BadUrl(UrlProblem::Tls));
+    let error = refusal(degraded(format!("redis-cluster://:{SECRET}@localhost"))).await;
+    assert_eq!(error, ConnectError::BadUrl(UrlProblem::Cluster));
     let error = refusal(degraded(format!("redis://:{SECRET}@localhost:port"))).await;
     assert!(matches!(error, ConnectError::BadUrl(UrlProblem::Malformed(_))), "{error}");
 }
@@ -199,4 +199,26 @@ async fn nothing_that_can_be_printed_has_the_password() {
     let printed = format!("{options:?}");
     let (l2, bus) = connect(options).await.unwrap();
     assert!(!format!("{printed} {l2:?} {bus:?}").contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_there_is_named_by_its_path() {
+    let error = refusal(options(format!("redis+unix://default:{SECRET}@/nowhere/redis.sock"))).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("/nowhere/redis.sock: No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_and_a_database_go_through_a_socket_too() {
+    let server = RedisServer::builder().socket().start().await;
+    server.command(&["ACL", "SETUSER", "app", "on", ">p@ss", "~*", "&*", "+@all"]).await;
+    let path = server.url().trim_start_matches("redis+unix://").to_owned();
+    let url = |login: &str| format!("unix://{login}@{path}?db=3");
+    let error = refusal(options(url("app:hunter2"))).await;
+    assert!(matches!(error, ConnectError::AuthRefused { .. }), "{error}");
+
+    let (l2, _bus) = connect(options(url("app:p%40ss"))).await.unwrap();
+    l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    let keyspace = server.command(&["INFO", "keyspace"]).await;
+    assert!(keyspace.text().unwrap().contains("db3:keys="), "{keyspace:?}");
 }

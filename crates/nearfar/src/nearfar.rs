@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::{Bus, L2};
-use nearfar_redis::{OnUnreachable, RedisOptions, Warning};
+use nearfar_redis::{OnUnreachable, RedisOptions, Tls, Warning};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -198,6 +198,7 @@ pub struct NearfarBuilder {
     start_degraded: bool,
     log_len: u64,
     clock: ClockChoice,
+    tls: Option<Tls>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +210,7 @@ enum ClockChoice {
 impl Default for NearfarBuilder {
     fn default() -> Self {
         let timeouts = Timeouts { connect: Duration::from_secs(5), command: Duration::from_secs(1) };
-        Self { timeouts, start_degraded: false, log_len: 10_000, clock: ClockChoice::System }
+        Self { timeouts, start_degraded: false, log_len: 10_000, clock: ClockChoice::System, tls: None }
     }
 }
 
@@ -245,6 +246,25 @@ impl NearfarBuilder {
         self
     }
 
+    /// Whom to believe on a connection with TLS, and what to show, for URLs that begin with `rediss` or `valkeys`; with
+    /// others, connecting fails, lest a password goes out in plain text. Defaults to the system's certificate
+    /// authorities, and to no certificate of this side.
+    ///
+    /// ```no_run
+    /// # // Needs a server.
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nearfar::{Nearfar, Tls};
+    ///
+    /// let tls = Tls::new().ca_pem(std::fs::read("/etc/cache/ca.pem")?);
+    /// let nearfar = Nearfar::builder().tls(tls).connect("rediss://app:secret@cache.internal").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Takes time from Tokio's clock, which a test may pause, also with a [`backend`](Self::backend) of your own.
     /// [`in_process`](Self::in_process) does so by itself. Defaults to the system's clock, which counts suspended
     /// time.
@@ -274,6 +294,7 @@ impl NearfarBuilder {
         self.check()?;
         let options = RedisOptions {
             url: url.to_owned(),
+            tls: self.tls.clone(),
             connect_timeout: self.timeouts.connect,
             command_timeout: self.timeouts.command,
             log_len: self.log_len,
