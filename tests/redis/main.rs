@@ -5,4 +5,5 @@
 mod connecting;
 mod faults;
 mod footprint;
+mod rights;
 mod secured;

@@ -101,6 +101,13 @@ pub enum BusEvent {
     Doubt(Doubt),
     /// The subscriptions have probably just been made: a good moment for a beat.
     Subscribed,
+    /// The server refuses the subscription to a namespace, so no echo will come until it is asked again and allows it.
+    Refused {
+        /// Which namespace.
+        namespace: Namespace,
+        /// What to tell whoever waits for the proof.
+        reason: Arc<str>,
+    },
 }
 
 /// A node's sign of life.

@@ -9,8 +9,10 @@ use nearfar_core::backend::{Bus, BusEvent};
 use nearfar_core::{Doubt, Namespace, NodeId};
 use tokio::runtime::Handle;
 
+use crate::error::Cause;
 use crate::keys::Keys;
-use crate::link::{Link, Signal};
+use crate::link::{Channels, Link, Signal};
+use crate::rights;
 use crate::server::Server;
 
 /// The bus on Redis pub/sub: one connection for everything, because only then does an echo stand in the same queue as
@@ -77,6 +79,7 @@ impl RedisBus {
         match signal {
             Signal::Message(message) => self.pending.extend(self.route(message)),
             Signal::Subscribed => self.pending.push_back(BusEvent::Subscribed),
+            Signal::Refused(channels, cause) => self.refused(&channels, &cause),
             Signal::Doubt(doubt) => self.doubt(doubt),
             Signal::Anew(doubt) => {
                 self.doubt(doubt);
@@ -88,6 +91,13 @@ impl RedisBus {
                 self.replace_link();
             }
         }
+    }
+
+    /// Nobody cares for what was given up meanwhile.
+    fn refused(&mut self, channels: &Channels, cause: &Cause) {
+        let Some(Route { namespace, .. }) = self.routes.get(&channels[0]) else { return };
+        let (namespace, reason) = (namespace.clone(), rights::of_subscription(cause, namespace));
+        self.pending.push_back(BusEvent::Refused { namespace, reason });
     }
 
     /// Channels that were given up may still deliver for a moment.
@@ -105,13 +115,13 @@ impl RedisBus {
 }
 
 /// Messages before echoes, so that an echo proves that messages are delivered.
-fn channels(namespace: &Namespace, node: NodeId) -> [String; 2] {
+fn channels(namespace: &Namespace, node: NodeId) -> Channels {
     let names = Keys::of(namespace);
     [names.bus(), names.echo(node)]
 }
 
-fn all_channels(wanted: &BTreeMap<Namespace, NodeId>) -> Vec<String> {
-    wanted.iter().flat_map(|(namespace, node)| channels(namespace, *node)).collect()
+fn all_channels(wanted: &BTreeMap<Namespace, NodeId>) -> Vec<Channels> {
+    wanted.iter().map(|(namespace, node)| channels(namespace, *node)).collect()
 }
 
 #[async_trait]
@@ -122,7 +132,7 @@ impl Bus for RedisBus {
         for (channel, carries) in channels.iter().zip([Carries::Messages, Carries::Echoes]) {
             self.routes.insert(channel.clone(), Route { namespace: namespace.clone(), carries });
         }
-        self.link.subscribe(channels.into());
+        self.link.subscribe(channels);
     }
 
     fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
@@ -131,7 +141,7 @@ impl Bus for RedisBus {
         for channel in &channels {
             self.routes.remove(channel);
         }
-        self.link.unsubscribe(channels.into());
+        self.link.unsubscribe(channels);
     }
 
     /// A link that is still in its first attempt to connect is left to it, so that repeated calls do not start over

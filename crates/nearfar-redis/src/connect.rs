@@ -8,7 +8,7 @@ use fred::types::Version;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
-use crate::error::{Cause, ConnectError};
+use crate::error::{Cause, ConnectError, is_noperm, is_unknown_command};
 use crate::inspect::Info;
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
@@ -109,7 +109,7 @@ async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Part
     if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
-    probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
+    probe(&client).await.map_err(|(command, error)| probe_refusal(server, command, &error))?;
     let connection = Connection::established(wire, &server.once());
     Ok(Parts { connection, link, warning: info.memory_warning() })
 }
@@ -119,9 +119,8 @@ async fn refusal(server: &Server, error: &FredError) -> ConnectError {
     match error.kind() {
         ErrorKind::Auth => ConnectError::AuthRefused { server: address, cause },
         // Before Redis 6 there was no HELLO.
-        _ if error.details().contains("unknown command") => {
-            ConnectError::TooOld { server: address, version: None }
-        }
+        _ if is_unknown_command(error) => ConnectError::TooOld { server: address, version: None },
+        _ if is_noperm(error) => ConnectError::MissingRight { server: address, cause },
         _ => match server.tls_problem().await {
             Some(problem) => ConnectError::Tls { server: address, problem },
             None => ConnectError::Unreachable { server: address, cause: Some(cause) },
@@ -130,11 +129,12 @@ async fn refusal(server: &Server, error: &FredError) -> ConnectError {
 }
 
 /// A server that is still loading its data, say, does not forbid scripts.
-fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
+fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> ConnectError {
     let (server, cause) = (server.address(), Cause::new(error));
-    let details = error.details();
-    if details.starts_with("NOPERM") || details.contains("unknown command") {
-        ConnectError::ScriptsRefused { server, cause }
+    if is_noperm(error) {
+        ConnectError::MissingRight { server, cause }
+    } else if is_unknown_command(error) {
+        ConnectError::ScriptsDisabled { server, command }
     } else {
         ConnectError::Unreachable { server, cause: Some(cause) }
     }

@@ -36,7 +36,9 @@ impl fmt::Display for Cause {
 impl std::error::Error for Cause {}
 
 /// fred formats I/O errors for debugging: `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+/// Redis repeats the arguments of a command that it does not know; those of HELLO hold the password.
 fn plain(details: &str) -> &str {
+    let details = details.split_once(", with args").map_or(details, |(command, _)| command);
     let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     message.map_or(details, |(message, _)| message)
 }
@@ -91,12 +93,19 @@ pub enum ConnectError {
         /// Its primary's `host:port`, as the replica knows it.
         primary: String,
     },
-    /// The user may not run scripts, without which no step is atomic.
-    ScriptsRefused {
+    /// The user may not do something that is needed from the start.
+    MissingRight {
         /// `host:port`.
         server: String,
-        /// What it said.
+        /// What it said, with the name of the command.
         cause: Cause,
+    },
+    /// The server does not run scripts, without which no step is atomic.
+    ScriptsDisabled {
+        /// `host:port`.
+        server: String,
+        /// The command that it does not know: `EVAL` or `EVALSHA`.
+        command: &'static str,
     },
 }
 
@@ -122,9 +131,13 @@ impl fmt::Display for ConnectError {
             Self::ReadOnlyReplica { server, primary } => {
                 write!(f, "Redis at {server} is a read-only replica; connect to its primary, {primary}")
             }
-            Self::ScriptsRefused { server, cause } => {
-                write!(f, "Redis at {server} does not run scripts: {cause}")
+            Self::MissingRight { server, cause } => {
+                write!(f, "Redis at {server} does not give this user a right that is needed: {cause}")
             }
+            Self::ScriptsDisabled { server, command } => write!(
+                f,
+                "Redis at {server} does not run scripts: {command} is disabled or renamed there (`rename-command`)"
+            ),
         }
     }
 }
@@ -192,8 +205,18 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
     }
 }
 
+/// Whether the server refuses this to the user.
+pub(crate) fn is_noperm(error: &FredError) -> bool {
+    error.details().starts_with("NOPERM")
+}
+
+/// Whether the server has no such command, at least not by this name.
+pub(crate) fn is_unknown_command(error: &FredError) -> bool {
+    error.details().contains("unknown command")
+}
+
 /// Whether the server said this. fred has no kind for it; the server's errors begin with a code such as `READONLY`.
-fn is_reply(details: &str) -> bool {
+pub(crate) fn is_reply(details: &str) -> bool {
     let code = details.split_whitespace().next().unwrap_or_default();
     code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
@@ -212,6 +235,13 @@ mod tests {
         let said = |details| l2_error(&FredError::new(ErrorKind::Unknown, details));
         assert!(matches!(said("OOM command not allowed"), L2Error::Rejected(_)));
         assert!(matches!(said("Client is not initialized."), L2Error::ConnectionLost(_)));
+    }
+
+    #[test]
+    fn the_arguments_of_an_unknown_command_are_not_repeated() {
+        let details = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'app' 'hunter2'";
+        let cause = Cause::new(&FredError::new(ErrorKind::Unknown, details));
+        assert_eq!(cause.to_string(), "ERR unknown command 'HELLO'");
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod inspect;
 mod keys;
 mod link;
 mod options;
+mod rights;
 mod scripts;
 mod security;
 mod server;

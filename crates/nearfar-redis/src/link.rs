@@ -9,6 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::error::{Cause, is_reply};
 use crate::server::Server;
 use crate::wire::{Owned, Wire};
 
@@ -21,9 +22,14 @@ pub(crate) enum Signal {
     Anew(Doubt),
     /// Subscriptions were made and confirmed.
     Subscribed,
+    /// The server refuses the subscription to these.
+    Refused(Channels, Cause),
     /// It will never say anything again.
     Dead,
 }
+
+/// What is subscribed to together.
+pub(crate) type Channels = [String; 2];
 
 /// One subscriber connection. Dropping it closes it.
 pub(crate) struct Link {
@@ -56,19 +62,19 @@ impl Link {
         self.settled || self.wire.task.0.is_finished()
     }
 
-    pub(crate) fn subscribe(&self, channels: Vec<String>) {
-        self.subscriber.ask(Request::Subscribe(channels));
+    pub(crate) fn subscribe(&self, channels: Channels) {
+        self.subscriber.ask(Request::Subscribe(vec![channels]));
     }
 
-    pub(crate) fn unsubscribe(&self, channels: Vec<String>) {
+    pub(crate) fn unsubscribe(&self, channels: Channels) {
         self.subscriber.ask(Request::Unsubscribe(channels));
     }
 
     /// Asks for the subscriptions of a new connection; what was asked of the old one no longer matters.
-    pub(crate) fn subscribe_anew(&mut self, channels: Vec<String>) {
+    pub(crate) fn subscribe_anew(&mut self, channels: Vec<Channels>) {
         self.subscriber = Subscriber::spawn(self.wire.client.with_options(&self.server.once()));
         if !channels.is_empty() {
-            self.subscribe(channels);
+            self.subscriber.ask(Request::Subscribe(channels));
         }
     }
 
@@ -86,7 +92,7 @@ impl Link {
             error = self.wire.errors.recv() => heard(&error, Signal::Doubt(Doubt::Disconnected)),
             made = self.wire.reconnects.recv() => heard(&made, Signal::Anew(Doubt::Disconnected)),
             change = self.changes.recv() => heard(&change, Signal::Anew(Doubt::TopologyChanged)),
-            done = self.subscriber.done.recv() => return done.map_or(Signal::Dead, |()| Signal::Subscribed),
+            said = self.subscriber.said.recv() => return said.unwrap_or(Signal::Dead),
             message = self.messages.recv() => return delivered(message),
         };
         self.settled = true;
@@ -111,23 +117,24 @@ fn delivered(message: Result<Message, RecvError>) -> Signal {
 }
 
 enum Request {
-    Subscribe(Vec<String>),
-    Unsubscribe(Vec<String>),
+    Subscribe(Vec<Channels>),
+    Unsubscribe(Channels),
 }
 
 /// The task that asks for subscriptions, one request after the other.
 struct Subscriber {
     requests: UnboundedSender<Request>,
-    done: UnboundedReceiver<()>,
+    /// `Subscribed` and `Refused`.
+    said: UnboundedReceiver<Signal>,
     _task: Owned<()>,
 }
 
 impl Subscriber {
     fn spawn(client: WithOptions<Client>) -> Self {
         let (requests, inbox) = unbounded_channel();
-        let (confirm, done) = unbounded_channel();
-        let task = Owned(tokio::spawn(serve(client, inbox, confirm)));
-        Self { requests, done, _task: task }
+        let (say, said) = unbounded_channel();
+        let task = Owned(tokio::spawn(Asker { client, say, pings: 0 }.serve(inbox)));
+        Self { requests, said, _task: task }
     }
 
     fn ask(&self, request: Request) {
@@ -136,28 +143,67 @@ impl Subscriber {
     }
 }
 
-/// Failures need no handling: a lost connection announces itself and asks anew, and a subscription that was never made
-/// brings no echo, so that the watchdog replaces the connection.
-async fn serve(
+struct Asker {
     client: WithOptions<Client>,
-    mut inbox: UnboundedReceiver<Request>,
-    confirm: UnboundedSender<()>,
-) {
-    while let Some(request) = inbox.recv().await {
-        match request {
-            Request::Unsubscribe(channels) => drop(Box::pin(client.unsubscribe(channels)).await),
-            Request::Subscribe(channels) => {
-                if subscribe_and_confirm(&client, channels).await.is_ok() {
-                    let _ = confirm.send(());
+    say: UnboundedSender<Signal>,
+    /// How many were sent; each carries its number.
+    pings: u64,
+}
+
+impl Asker {
+    async fn serve(mut self, mut inbox: UnboundedReceiver<Request>) {
+        while let Some(request) = inbox.recv().await {
+            match request {
+                Request::Unsubscribe(channels) => {
+                    drop(Box::pin(self.client.unsubscribe(Vec::from(channels))).await);
                 }
+                Request::Subscribe(groups) => self.subscribe(groups).await,
             }
         }
     }
-}
 
-/// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
-/// one shifts the replies, so that the PING gets the refusal.
-async fn subscribe_and_confirm(client: &WithOptions<Client>, channels: Vec<String>) -> Result<(), FredError> {
-    Box::pin(client.subscribe(channels)).await?;
-    Box::pin(client.ping(None)).await
+    /// One refused channel refuses them all, so then each group is asked for by itself.
+    ///
+    /// Other failures need no handling: a lost connection announces itself and asks anew, and a subscription that was
+    /// never made brings no echo, so that the watchdog replaces the connection.
+    async fn subscribe(&mut self, groups: Vec<Channels>) {
+        match self.ask(groups.concat()).await {
+            Ok(()) => self.tell(Signal::Subscribed),
+            Err(error) if is_reply(error.details()) => {
+                for group in groups {
+                    self.subscribe_one(group).await;
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn subscribe_one(&mut self, group: Channels) {
+        match self.ask(group.to_vec()).await {
+            Ok(()) => self.tell(Signal::Subscribed),
+            Err(error) if is_reply(error.details()) => {
+                self.tell(Signal::Refused(group, Cause::new(&error)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
+    /// one shifts the replies: the PING gets the refusal, and the next one may get the reply to this one. So the reply
+    /// has to be that of this PING or of a later one.
+    async fn ask(&mut self, channels: Vec<String>) -> Result<(), FredError> {
+        Box::pin(self.client.subscribe(channels)).await?;
+        let first = self.pings + 1;
+        loop {
+            self.pings += 1;
+            let heard: u64 = Box::pin(self.client.ping(Some(self.pings.to_string()))).await?;
+            if heard >= first {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&self, signal: Signal) {
+        let _ = self.say.send(signal);
+    }
 }

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::connection::Connection;
 use crate::error::l2_error;
 use crate::keys::{self, Keys};
+use crate::rights;
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::server::{IN_FLIGHT, Server};
 use crate::warning::Warning;
@@ -108,7 +109,12 @@ impl RedisL2 {
         limited(self.time_limit, in_turn).await
     }
 
-    async fn run(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, L2Error> {
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, L2Error> {
         let connection = self.healthy()?;
         self.bounded(script.run(connection.client(), keys, args)).await
     }
@@ -124,8 +130,10 @@ async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, FredEr
 #[async_trait]
 impl L2 for RedisL2 {
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        rights::check(self, namespace).await?;
         let args = vec![settings.encode().into()];
-        let recorded = self.run(&OPEN, vec![keys::meta(namespace)], args).await?;
+        let recorded = self.run(&OPEN, vec![keys::meta(namespace)], args).await;
+        let recorded = recorded.map_err(|error| rights::of_settings(error, namespace))?;
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }
 

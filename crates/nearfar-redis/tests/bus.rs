@@ -130,7 +130,7 @@ async fn no_gap_without_a_doubt_before_it() {
                     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
                 }
             }
-            BusEvent::Echo { .. } | BusEvent::Subscribed => {}
+            BusEvent::Echo { .. } | BusEvent::Subscribed | BusEvent::Refused { .. } => {}
         }
     }
     publisher.abort();
@@ -256,4 +256,47 @@ async fn a_cut_by_the_network_is_doubted() {
     subscribed(&mut bus).await;
     eventually("commands work", async || l2.change(&namespace(), set("k", b"one")).await.is_ok()).await;
     next_that(&mut bus, is_message).await;
+}
+
+/// A refused SUBSCRIBE brings a reply too many. Whoever asks next must not take it for an answer to its own question, and
+/// a connection that asks for everything at once must not get nothing for the sake of one.
+#[tokio::test]
+async fn a_refused_namespace_does_not_cost_the_others_theirs() {
+    let server = RedisServer::start().await;
+    let rights = "ACL SETUSER app on >pw +@all ~* resetchannels &{users.0}#* &{orders.0}#*";
+    assert!(server.command(&rights.split(' ').collect::<Vec<_>>()).await.is_ok());
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    let (l2, mut bus) = connect(common::options(url)).await.unwrap();
+    let refusal_of = |name: &str| {
+        let name = Namespace::new(name).unwrap();
+        move |event: &BusEvent| match event {
+            BusEvent::Refused { namespace, reason } => {
+                assert_eq!(
+                    (namespace, reason.contains(&format!("&{{{name}.0}}#*"))),
+                    (&name, true),
+                    "{reason}"
+                );
+                true
+            }
+            _ => false,
+        }
+    };
+    // Refused ones first and in a row, so that what they leave over adds up.
+    for name in ["secrets", "plans"] {
+        bus.subscribe(&Namespace::new(name).unwrap(), NODE);
+        next_that(&mut bus, refusal_of(name)).await;
+    }
+    bus.subscribe(&namespace(), NODE);
+    subscribed(&mut bus).await;
+    works(&l2, &mut bus).await;
+
+    bus.unsubscribe(&Namespace::new("plans").unwrap(), NODE);
+    for _ in 0..3 {
+        assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.int(), Some(1));
+        next_that(&mut bus, refusal_of("secrets")).await;
+        subscribed(&mut bus).await;
+        works(&l2, &mut bus).await;
+    }
+    bus.subscribe(&Namespace::new("orders").unwrap(), NODE);
+    subscribed(&mut bus).await;
 }

@@ -93,7 +93,8 @@ where
         }
         let patience = self.node().timeouts.connect;
         match tokio::time::timeout(patience, proved).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(reason))) => Err(Error::subscription_refused(reason)),
             Ok(Err(_)) => Err(Error::closed()),
             Err(_) if self.node().start_degraded => Ok(()),
             Err(_) => Err(Error::subscription_unproven(patience)),

@@ -254,6 +254,10 @@ impl Loop {
                 self.members.values().for_each(|member| member.courier().nudge());
             }
             BusEvent::Doubt(_) => self.handle_doubt_everywhere(),
+            BusEvent::Refused { namespace, reason } => {
+                let Some(member) = self.members.get_mut(&namespace) else { return };
+                member.handle_refused(&namespace, reason);
+            }
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
         }
     }
