@@ -154,53 +154,80 @@ impl Asker {
     async fn serve(mut self, mut inbox: UnboundedReceiver<Request>) {
         while let Some(request) = inbox.recv().await {
             match request {
-                Request::Unsubscribe(channels) => {
-                    drop(Box::pin(self.client.unsubscribe(Vec::from(channels))).await);
-                }
+                Request::Unsubscribe(channels) => self.unsubscribe(channels).await,
                 Request::Subscribe(groups) => self.subscribe(groups).await,
             }
         }
     }
 
     /// One refused channel refuses them all, so then each group is asked for by itself.
+    async fn subscribe(&mut self, groups: Vec<Channels>) {
+        if let Some(cause) = self.subscribe_to(groups.concat()).await {
+            if let [channels] = &groups[..] {
+                return self.tell(Signal::Refused(channels.clone(), cause));
+            }
+            for channels in groups {
+                if let Some(cause) = self.subscribe_to(channels.to_vec()).await {
+                    self.tell(Signal::Refused(channels, cause));
+                }
+            }
+        }
+    }
+
+    /// Tells if it is done, returns why if it is refused.
     ///
     /// Other failures need no handling: a lost connection announces itself and asks anew, and a subscription that was
     /// never made brings no echo, so that the watchdog replaces the connection.
-    async fn subscribe(&mut self, groups: Vec<Channels>) {
-        match self.ask(groups.concat()).await {
+    async fn subscribe_to(&mut self, channels: Vec<String>) -> Option<Cause> {
+        let client = self.client.clone();
+        match self.confirmed(Box::pin(client.subscribe(channels))).await {
             Ok(()) => self.tell(Signal::Subscribed),
-            Err(error) if is_reply(error.details()) => {
-                for group in groups {
-                    self.subscribe_one(group).await;
-                }
-            }
+            Err(error) if is_reply(error.details()) => return Some(Cause::new(&error)),
             Err(_) => {}
         }
+        None
     }
 
-    async fn subscribe_one(&mut self, group: Channels) {
-        match self.ask(group.to_vec()).await {
-            Ok(()) => self.tell(Signal::Subscribed),
-            Err(error) if is_reply(error.details()) => {
-                self.tell(Signal::Refused(group, Cause::new(&error)));
-            }
-            Err(_) => {}
-        }
+    /// If it is refused, messages of these channels go on coming, and nobody wants them.
+    async fn unsubscribe(&mut self, channels: Channels) {
+        let client = self.client.clone();
+        let _ = self.confirmed(Box::pin(client.unsubscribe(Vec::from(channels)))).await;
     }
 
     /// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
-    /// one shifts the replies: the PING gets the refusal, and the next one may get the reply to this one. So the reply
-    /// has to be that of this PING or of a later one.
-    async fn ask(&mut self, channels: Vec<String>) -> Result<(), FredError> {
-        Box::pin(self.client.subscribe(channels)).await?;
-        let first = self.pings + 1;
-        loop {
-            self.pings += 1;
-            let heard: u64 = Box::pin(self.client.ping(Some(self.pings.to_string()))).await?;
-            if heard >= first {
-                return Ok(());
+    /// one shifts the replies: the PING gets the refusal, and its own reply is one too many.
+    ///
+    /// The two are queued in one go, so that fred sends them in one: a refusal that came before the PING was under way
+    /// would find nobody to go to.
+    async fn confirmed(
+        &mut self,
+        request: impl Future<Output = Result<(), FredError>>,
+    ) -> Result<(), FredError> {
+        let (asked, heard) = tokio::join!(biased; request, self.ping());
+        asked?;
+        match heard {
+            Ok(number) if number == self.pings => Ok(()),
+            // Of an earlier request. Whether this one was refused shows in that no echo comes.
+            Ok(_) => self.catch_up().await,
+            Err(error) => {
+                if is_reply(error.details()) {
+                    self.catch_up().await?;
+                }
+                Err(error)
             }
         }
+    }
+
+    /// Until the replies are in step again.
+    async fn catch_up(&mut self) -> Result<(), FredError> {
+        while self.ping().await? != self.pings {}
+        Ok(())
+    }
+
+    /// The number that comes back.
+    async fn ping(&mut self) -> Result<u64, FredError> {
+        self.pings += 1;
+        Box::pin(self.client.ping(Some(self.pings.to_string()))).await
     }
 
     fn tell(&self, signal: Signal) {

@@ -300,3 +300,25 @@ async fn a_refused_namespace_does_not_cost_the_others_theirs() {
     bus.subscribe(&Namespace::new("orders").unwrap(), NODE);
     subscribed(&mut bus).await;
 }
+
+/// A reply too many is taken for that of the next PING if that one is quick, and then the refusal would be lost that this
+/// PING was sent to hear of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_in_a_row_are_all_told() {
+    let server = RedisServer::start().await;
+    let rights = ["ACL", "SETUSER", "app", "on", ">pw", "+@all", "~*", "resetchannels"];
+    assert!(server.command(&rights).await.is_ok());
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    let (_l2, mut bus) = connect(common::options(url)).await.unwrap();
+    let names: Vec<_> = (0..500).map(|n| Namespace::new(&format!("n{n}")).unwrap()).collect();
+    for name in &names {
+        bus.subscribe(name, NODE);
+    }
+    for name in &names {
+        let event = next(&mut bus).await;
+        assert!(
+            matches!(&event, BusEvent::Refused { namespace, .. } if namespace == name),
+            "{name}: {event:?}"
+        );
+    }
+}
