@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use fred::clients::{Client, WithOptions};
+use fred::clients::{Client, Pipeline, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{ClusterStateChange, Message};
@@ -179,8 +179,10 @@ impl Asker {
     /// Other failures need no handling: a lost connection announces itself and asks anew, and a subscription that was
     /// never made brings no echo, so that the watchdog replaces the connection.
     async fn subscribe_to(&mut self, channels: Vec<String>) -> Option<Cause> {
-        let client = self.client.clone();
-        match self.confirmed(Box::pin(client.subscribe(channels))).await {
+        let request = Pipeline::from(self.client.clone());
+        // Inside a pipeline this waits for nothing.
+        Box::pin(request.subscribe(channels)).await.ok()?;
+        match self.confirmed(request).await {
             Ok(()) => self.tell(Signal::Subscribed),
             Err(error) if is_reply(error.details()) => return Some(Cause::new(&error)),
             Err(_) => {}
@@ -190,22 +192,19 @@ impl Asker {
 
     /// If it is refused, messages of these channels go on coming, and nobody wants them.
     async fn unsubscribe(&mut self, channels: Channels) {
-        let client = self.client.clone();
-        let _ = self.confirmed(Box::pin(client.unsubscribe(Vec::from(channels)))).await;
+        let request = Pipeline::from(self.client.clone());
+        if Box::pin(request.unsubscribe(Vec::from(channels))).await.is_ok() {
+            let _ = self.confirmed(request).await;
+        }
     }
 
-    /// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
-    /// one shifts the replies: the PING gets the refusal, and its own reply is one too many.
-    ///
-    /// The two are queued in one go, so that fred sends them in one: a refusal that came before the PING was under way
-    /// would find nobody to go to.
-    async fn confirmed(
-        &mut self,
-        request: impl Future<Output = Result<(), FredError>>,
-    ) -> Result<(), FredError> {
-        let (asked, heard) = tokio::join!(biased; request, self.ping());
-        asked?;
-        match heard {
+    /// fred takes no reply for one to SUBSCRIBE; only that to a PING behind it on the same connection confirms. A refusal
+    /// shifts the replies: the PING gets it, and its own reply is one too many. In one pipeline, because a refusal that
+    /// came before the PING was under way would find nobody to go to.
+    async fn confirmed(&mut self, request: Pipeline<WithOptions<Client>>) -> Result<(), FredError> {
+        self.pings += 1;
+        let _: () = Box::pin(request.ping(Some(self.pings.to_string()))).await?;
+        match Box::pin(request.last::<u64>()).await {
             Ok(number) if number == self.pings => Ok(()),
             // Of an earlier request. Whether this one was refused shows in that no echo comes.
             Ok(_) => self.catch_up().await,
@@ -220,14 +219,13 @@ impl Asker {
 
     /// Until the replies are in step again.
     async fn catch_up(&mut self) -> Result<(), FredError> {
-        while self.ping().await? != self.pings {}
-        Ok(())
-    }
-
-    /// The number that comes back.
-    async fn ping(&mut self) -> Result<u64, FredError> {
-        self.pings += 1;
-        Box::pin(self.client.ping(Some(self.pings.to_string()))).await
+        loop {
+            self.pings += 1;
+            let number: u64 = Box::pin(self.client.ping(Some(self.pings.to_string()))).await?;
+            if number == self.pings {
+                return Ok(());
+            }
+        }
     }
 
     fn tell(&self, signal: Signal) {
