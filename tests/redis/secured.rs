@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nearfar::{Cache, Nearfar, NearfarBuilder, Tls};
-use nearfar_testkit::{Authority, RedisServer, Validity, eventually};
+use nearfar::{Cache, Nearfar, NearfarBuilder};
+use nearfar_testkit::{RedisServer, eventually};
 use nearfar_tests::trusted;
 
 async fn cache(builder: NearfarBuilder, url: &str) -> Cache<String, String> {
@@ -40,18 +40,6 @@ async fn hear_each_other_again(server: &mut RedisServer, a: Cache<String, String
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_behind_tls_hear_each_other_and_come_back_after_a_crash() {
-    let authority = Authority::new("ours");
-    let certificate = authority.issue(&["localhost"], Validity::Now);
-    let mut server = RedisServer::builder().tls(&certificate, Some(&authority)).start().await;
-    let url = format!("rediss://localhost:{}", server.tls_port());
-    let client = authority.issue(&["node"], Validity::Now);
-    let tls = Tls::new().ca_pem(authority.pem()).client_pem(&client.pem, &client.key);
-    let node = async || cache(Nearfar::builder().tls(tls.clone()), &url).await;
-    hear_each_other_again(&mut server, node().await, node().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_on_a_socket_hear_each_other_and_come_back_after_a_crash() {
     let mut server = RedisServer::builder().socket().start().await;
     let url = server.url();
@@ -59,26 +47,70 @@ async fn nodes_on_a_socket_hear_each_other_and_come_back_after_a_crash() {
     hear_each_other_again(&mut server, node().await, node().await).await;
 }
 
-/// A node must never begin to trust a server that it would not have begun with.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_comes_back_with_a_wrong_certificate_is_not_talked_to() {
-    let authority = Authority::new("ours");
-    let certificate = authority.issue(&["localhost"], Validity::Now);
-    let mut server = RedisServer::builder().arg("loglevel", "debug").tls(&certificate, None).start().await;
-    let url = format!("rediss://localhost:{}", server.tls_port());
-    let node = cache(Nearfar::builder().tls(Tls::new().ca_pem(authority.pem())), &url).await;
-    trusted(&node).await;
+mod tls {
+    use nearfar::{ErrorKind, Nearfar, Tls};
+    use nearfar_testkit::{Authority, RedisServer, Validity, eventually};
+    use nearfar_tests::trusted;
 
-    let impostor = Authority::new("ours").issue(&["localhost"], Validity::Now);
-    server.replace_certificate(&impostor);
-    server.restart_empty().await;
-    let refused = async || server.log().await.matches("Error accepting a client connection").count();
-    let before = refused().await;
-    eventually("the node has tried several times", async || refused().await > before + 5).await;
-    assert!(node.get("k").await.unwrap_err().is_unavailable());
-    assert!(!node.stats().trusted);
+    use super::{cache, hear_each_other_again};
 
-    server.replace_certificate(&certificate);
-    server.restart_empty().await;
-    trusted(&node).await;
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nodes_hear_each_other_and_come_back_after_a_crash() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let mut server = RedisServer::builder().tls(&certificate, Some(&authority)).start().await;
+        let url = format!("rediss://localhost:{}", server.tls_port());
+        let client = authority.issue(&["node"], Validity::Now);
+        let tls = Tls::new().ca_pem(authority.pem()).client_pem(&client.pem, &client.key);
+        let node = async || cache(Nearfar::builder().tls(tls.clone()), &url).await;
+        hear_each_other_again(&mut server, node().await, node().await).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said_and_nothing_secret_with_it() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let server = RedisServer::builder().tls(&certificate, None).start().await;
+        let url = format!("rediss://:hunter2@localhost:{}", server.tls_port());
+        let refused = async |tls: Tls, url: &str| {
+            let error = Nearfar::builder().tls(tls).connect(url).await.unwrap_err();
+            let text = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+            assert!(!text.contains("hunter2") && !text.contains("PRIVATE"), "{text}");
+            (error.kind(), error.to_string())
+        };
+        let (kind, text) = refused(Tls::new(), &url).await;
+        assert_eq!(kind, ErrorKind::Unavailable);
+        assert!(text.contains("`ca_pem`"), "{text}");
+        let (kind, text) = refused(Tls::new().client_pem(&certificate.key, &certificate.pem), &url).await;
+        assert_eq!(kind, ErrorKind::Config);
+        assert!(text.contains("`client_pem`"), "{text}");
+        let (kind, text) = refused(Tls::new(), "redis://:hunter2@localhost").await;
+        assert_eq!(kind, ErrorKind::Config);
+        assert!(text.contains("`rediss://`"), "{text}");
+    }
+
+    /// A node must never begin to trust a server that it would not have begun with.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_comes_back_with_a_wrong_certificate_is_not_talked_to() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let mut server =
+            RedisServer::builder().arg("loglevel", "debug").tls(&certificate, None).start().await;
+        let url = format!("rediss://localhost:{}", server.tls_port());
+        let node = cache(Nearfar::builder().tls(Tls::new().ca_pem(authority.pem())), &url).await;
+        trusted(&node).await;
+
+        let impostor = Authority::new("ours").issue(&["localhost"], Validity::Now);
+        server.replace_certificate(&impostor);
+        server.restart_empty().await;
+        let refused = async || server.log().await.matches("Error accepting a client connection").count();
+        let before = refused().await;
+        eventually("the node has tried several times", async || refused().await > before + 5).await;
+        assert!(node.get("k").await.unwrap_err().is_unavailable());
+        assert!(!node.stats().trusted);
+
+        server.replace_certificate(&certificate);
+        server.restart_empty().await;
+        trusted(&node).await;
+    }
 }

@@ -273,13 +273,15 @@ impl NearfarBuilder {
         self
     }
 
-    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`, or the same with `valkey://`.
+    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`, with TLS `rediss://...`, to a
+    /// socket of the file system `redis+unix://[user:password@]/path[?db=number]`, or the same with `valkey`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached in time (unless
-    /// [`start_degraded`](Self::start_degraded)), refuses the login, is too old or allows no scripts;
-    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it is a read-only replica. No error text contains the
-    /// URL's user or password.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a URL or a setting that cannot be used. Unless it may
+    /// [start degraded](Self::start_degraded): [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server
+    /// cannot be reached in time, cannot be talked to with or without TLS, or is too old;
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it refuses the login, a right or scripts, or is a
+    /// read-only replica. No error text contains the URL's user or password.
     ///
     /// Settings of the server that will hurt one day are no error: see [`Nearfar::warnings`].
     ///
