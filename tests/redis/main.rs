@@ -5,3 +5,5 @@
 mod connecting;
 mod faults;
 mod footprint;
+mod rights;
+mod secured;

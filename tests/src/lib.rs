@@ -6,10 +6,12 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod rights;
 mod truth;
 mod valves;
 mod world;
 
+pub use rights::least_rights;
 pub use truth::{Truth, Turn};
 pub use valves::{Valve, Valves};
 pub use world::{Node, World, trusted};

@@ -6,14 +6,18 @@ use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder};
 use nearfar_redis::{OnUnreachable, RedisOptions};
 use nearfar_testkit::{Cut, FaultProxy, RedisServer, eventually};
 
-use crate::Valves;
+use crate::{Valves, least_rights};
+
+const USER: &str = "nearfar";
+const PASSWORD: &str = "hunter2";
 
 /// A shared store that nodes can be put on.
 #[derive(Debug)]
 pub enum World {
     /// In memory, with so many partitions.
     InProcess(InProcess, u16),
-    /// On a real server of this test's own, each node behind a proxy that lives as long as the world.
+    /// On a real server of this test's own, as a user with the documented rights and no others, each node behind a proxy
+    /// that lives as long as the world.
     Redis(Box<RedisServer>, Mutex<Vec<Arc<FaultProxy>>>),
 }
 
@@ -48,7 +52,9 @@ impl World {
 
     /// A world on a server that starts now.
     pub async fn redis() -> Self {
-        Self::Redis(Box::new(RedisServer::start().await), Mutex::default())
+        let server = RedisServer::start().await;
+        assert!(server.command(&least_rights(USER, PASSWORD, "*")).await.is_ok());
+        Self::Redis(Box::new(server), Mutex::default())
     }
 
     /// A new node.
@@ -68,7 +74,7 @@ impl World {
             Self::Redis(server, proxies) => {
                 let proxy = Arc::new(FaultProxy::start(server.port()).await);
                 proxies.lock().expect("no test panics in here").push(Arc::clone(&proxy));
-                let (l2, bus) = redis_backend(proxy.url()).await;
+                let (l2, bus) = redis_backend(proxy.port()).await;
                 let (l2, bus) = valves.wrap(l2, bus, None);
                 Node { nearfar: builder.backend(l2, bus), valves, proxy: Some(proxy) }
             }
@@ -89,7 +95,7 @@ impl World {
     pub async fn backend(&self) -> (Arc<dyn L2>, Box<dyn Bus>) {
         match self {
             Self::InProcess(shared, _) => shared.backend(),
-            Self::Redis(server, _) => redis_backend(server.url()).await,
+            Self::Redis(server, _) => redis_backend(server.port()).await,
         }
     }
 
@@ -152,9 +158,10 @@ impl World {
     }
 }
 
-async fn redis_backend(url: String) -> (Arc<dyn L2>, Box<dyn Bus>) {
+async fn redis_backend(port: u16) -> (Arc<dyn L2>, Box<dyn Bus>) {
     let options = RedisOptions {
-        url,
+        url: format!("redis://{USER}:{PASSWORD}@127.0.0.1:{port}"),
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         command_timeout: Duration::from_secs(1),
         log_len: 10_000,

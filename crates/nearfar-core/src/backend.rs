@@ -119,6 +119,13 @@ pub enum BusEvent {
     DoubtIn(Vec<PartitionId>, Doubt),
     /// The subscriptions have probably just been made: a good moment for a beat.
     Subscribed,
+    /// The server refuses the subscription to a partition, so no echo will come until it is asked again and allows it.
+    Refused {
+        /// Which partition.
+        partition: PartitionId,
+        /// What to tell whoever waits for the proof.
+        reason: Arc<str>,
+    },
 }
 
 /// One server of the shared store. What becomes of its connections concerns the partitions that it has.

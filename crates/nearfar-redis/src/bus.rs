@@ -11,8 +11,10 @@ use nearfar_core::{Doubt, NodeId, PartitionId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::error::Cause;
 use crate::keys::Keys;
-use crate::link::{Link, Signal};
+use crate::link::{Channels, Link, Signal};
+use crate::rights;
 use crate::topology::Topology;
 
 /// The bus on Redis pub/sub: one connection to each server, because only then does an echo stand in the same queue as
@@ -113,6 +115,7 @@ impl RedisBus {
         match signal {
             Signal::Message(message) => self.pending.extend(self.route(message)),
             Signal::Subscribed => self.pending.push_back(BusEvent::Subscribed),
+            Signal::Refused(channels, cause) => self.refused(&channels, &cause),
             Signal::Doubt(doubt) => self.doubt(server, doubt),
             Signal::Anew(doubt) => {
                 self.doubt(server, doubt);
@@ -128,6 +131,13 @@ impl RedisBus {
         }
     }
 
+    /// Nobody cares for what was given up meanwhile.
+    fn refused(&mut self, channels: &Channels, cause: &Cause) {
+        let Some(Route { partition, .. }) = self.routes.get(&channels[0]) else { return };
+        let (partition, reason) = (partition.clone(), rights::of_subscription(cause, partition));
+        self.pending.push_back(BusEvent::Refused { partition, reason });
+    }
+
     /// Channels that were given up may still deliver for a moment.
     fn route(&self, message: Message) -> Option<BusEvent> {
         let route = self.routes.get::<str>(&message.channel)?;
@@ -135,9 +145,9 @@ impl RedisBus {
         Some(route.event(message.value.into_bytes().unwrap_or_default()))
     }
 
-    fn channels_at(&self, server: ServerId) -> Vec<String> {
+    fn channels_at(&self, server: ServerId) -> Vec<Channels> {
         let there = self.wanted.iter().filter(|(_, wanted)| wanted.server == server);
-        there.flat_map(|(partition, wanted)| channels(partition, wanted.node)).collect()
+        there.map(|(partition, wanted)| channels(partition, wanted.node)).collect()
     }
 
     /// Subscribes to what has moved where it is now. Messages of the time in between are missing.
@@ -153,9 +163,9 @@ impl RedisBus {
             let from = std::mem::replace(&mut wanted.server, server);
             let channels = channels(partition, wanted.node);
             if let Some(former) = self.links.get(&from) {
-                former.unsubscribe(channels.clone().into());
+                former.unsubscribe(channels.clone());
             }
-            self.link(server).subscribe(channels.into());
+            self.link(server).subscribe(channels);
         }
         if !moved.is_empty() {
             self.pending.push_back(BusEvent::DoubtIn(moved, Doubt::TopologyChanged));
@@ -182,7 +192,7 @@ async fn next_signal(links: &mut BTreeMap<ServerId, Link>, turn: usize) -> (Serv
 }
 
 /// Messages before echoes, so that an echo proves that messages are delivered.
-fn channels(partition: &PartitionId, node: NodeId) -> [String; 2] {
+fn channels(partition: &PartitionId, node: NodeId) -> Channels {
     let names = Keys::of(partition);
     [names.bus(), names.echo(node)]
 }
@@ -196,7 +206,7 @@ impl Bus for RedisBus {
         for (channel, carries) in channels.iter().zip([Carries::Messages, Carries::Echoes]) {
             self.routes.insert(channel.clone(), Route { partition: partition.clone(), carries });
         }
-        self.link(server).subscribe(channels.into());
+        self.link(server).subscribe(channels);
     }
 
     fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
@@ -206,7 +216,7 @@ impl Bus for RedisBus {
             self.routes.remove(channel);
         }
         if let Some(link) = wanted.and_then(|wanted| self.links.get(&wanted.server)) {
-            link.unsubscribe(channels.into());
+            link.unsubscribe(channels);
         }
     }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
-use crate::error::{Cause, ConnectError};
+use crate::error::{Cause, ConnectError, is_noperm, is_unknown_command};
 use crate::inspect::Info;
 use crate::lane::Lane;
 use crate::lanes::Lanes;
@@ -20,6 +21,7 @@ use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
+use crate::tls::TlsProblem;
 use crate::topology::{SlotRange, Topology};
 use crate::warning::Warning;
 use crate::wire::Wire;
@@ -42,6 +44,7 @@ use crate::wire::Wire;
 /// # async fn main() {
 /// let options = RedisOptions {
 ///     url: "redis://127.0.0.1:1".into(), // where nobody listens
+///     tls: None,
 ///     connect_timeout: Duration::from_secs(5),
 ///     command_timeout: Duration::from_millis(500),
 ///     log_len: 10_000,
@@ -53,7 +56,7 @@ use crate::wire::Wire;
 /// # }
 /// ```
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
-    let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
+    let server = Arc::new(Server::new(&options)?);
     let limit = options.command_timeout;
     let Parts { topology, lanes, link, warnings } = match (server.seeds(), options.on_unreachable) {
         (None, OnUnreachable::Fail) => {
@@ -113,9 +116,24 @@ where
     F: Future<Output = Result<Parts, ConnectError>>,
 {
     let note = Note::default();
-    let outcome = tokio::time::timeout(limit, connecting(note.clone())).await;
+    let work = async {
+        let mut work = pin!(connecting(note.clone()));
+        if let Ok(outcome) = tokio::time::timeout(limit / 2, &mut work).await {
+            return outcome;
+        }
+        tokio::select! {
+            outcome = work => outcome,
+            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
+        }
+    };
+    let outcome = tokio::time::timeout(limit, work).await;
     outcome
         .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))
+}
+
+/// What is wrong with a server that has said nothing for so long; does not return if that is not known.
+async fn silence(server: &Server) -> TlsProblem {
+    if server.is_plain().await { TlsProblem::ServerIsPlain } else { std::future::pending().await }
 }
 
 /// Connects to the one server, which must not be one of a cluster.
@@ -123,8 +141,10 @@ async fn single(server: &Arc<Server>, limit: Duration, note: Note) -> Result<Par
     let topology = Arc::new(Topology::single(Arc::clone(server)));
     let mut link = Link::open(server, &topology);
     let linked = async {
-        let linked = link.established(|error| note.take_down(error)).await;
-        linked.map_err(|error| refusal(server, &error))
+        match link.established(|error| note.take_down(error)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(refusal(server, &error).await),
+        }
     };
     let (arrival, ()) = tokio::try_join!(arrive(server, &note), linked)?;
     if arrival.info.is_of_cluster() {
@@ -177,14 +197,16 @@ async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, Con
     let patience = seed.attempt();
     let established = tokio::time::timeout(patience, wire.established(|error| note.take_down(error))).await;
     let unreachable = || ConnectError::Unreachable { server: seed.address(), cause: note.read() };
-    established.map_err(|_| unreachable())?.map_err(|error| refusal(seed, &error))?;
+    if let Err(error) = established.map_err(|_| unreachable())? {
+        return Err(refusal(seed, &error).await);
+    }
     let client = wire.client.with_options(&seed.once());
     match Box::pin(client.cluster_slots::<Value>()).await {
         Ok(answer) => Ok(SlotRange::parse_all(answer)),
         Err(error) if error.details().contains("cluster support disabled") => {
             Err(ConnectError::IsNoCluster { server: seed.address() })
         }
-        Err(error) => Err(probe_refusal(seed, &error)),
+        Err(error) => Err(probe_refusal(seed, "CLUSTER", &error)),
     }
 }
 
@@ -197,8 +219,9 @@ struct Arrival {
 
 async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
     let mut wire = Wire::open(server.command_client());
-    let established = wire.established(|error| note.take_down(error)).await;
-    established.map_err(|error| refusal(server, &error))?;
+    if let Err(error) = wire.established(|error| note.take_down(error)).await {
+        return Err(refusal(server, &error).await);
+    }
     let version = wire.client.server_version();
     check_version(server, version.as_ref())?;
     let client = wire.client.with_options(&server.once());
@@ -206,26 +229,31 @@ async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
     if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
-    probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
+    probe(&client).await.map_err(|(command, error)| probe_refusal(server, command, &error))?;
     Ok(Arrival { connection: Connection::established(wire, &server.once()), version, info })
 }
 
-fn refusal(server: &Server, error: &FredError) -> ConnectError {
-    let (server, cause) = (server.address(), Cause::new(error));
+async fn refusal(server: &Server, error: &FredError) -> ConnectError {
+    let (address, cause) = (server.address(), Cause::new(error));
     match error.kind() {
-        ErrorKind::Auth => ConnectError::AuthRefused { server, cause },
+        ErrorKind::Auth => ConnectError::AuthRefused { server: address, cause },
         // Before Redis 6 there was no HELLO.
-        _ if error.details().contains("unknown command") => ConnectError::TooOld { server, version: None },
-        _ => ConnectError::Unreachable { server, cause: Some(cause) },
+        _ if is_unknown_command(error) => ConnectError::TooOld { server: address, version: None },
+        _ if is_noperm(error) => ConnectError::MissingRight { server: address, cause },
+        _ => match server.tls_problem().await {
+            Some(problem) => ConnectError::Tls { server: address, problem },
+            None => ConnectError::Unreachable { server: address, cause: Some(cause) },
+        },
     }
 }
 
 /// A server that is still loading its data, say, does not forbid scripts.
-fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
+fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> ConnectError {
     let (server, cause) = (server.address(), Cause::new(error));
-    let details = error.details();
-    if details.starts_with("NOPERM") || details.contains("unknown command") {
-        ConnectError::ScriptsRefused { server, cause }
+    if is_noperm(error) {
+        ConnectError::MissingRight { server, cause }
+    } else if is_unknown_command(error) {
+        ConnectError::ScriptsDisabled { server, command }
     } else {
         ConnectError::Unreachable { server, cause: Some(cause) }
     }

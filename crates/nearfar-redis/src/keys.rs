@@ -44,6 +44,26 @@ impl Keys {
         self.named(&format!("#echo:{node}"))
     }
 
+    /// What rights are tried on; it never exists.
+    pub(crate) fn trial(&self) -> Key {
+        self.named("#rights").into()
+    }
+
+    /// Where the right to publish is tried; nobody listens.
+    pub(crate) fn trial_channel(&self) -> String {
+        self.named("#echo:rights")
+    }
+
+    /// The pattern of all keys of the partition.
+    pub(crate) fn all_keys(&self) -> String {
+        self.named("*")
+    }
+
+    /// The pattern of all channels of the partition.
+    pub(crate) fn all_channels(&self) -> String {
+        self.named("#*")
+    }
+
     fn named(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }

@@ -17,9 +17,21 @@ pub(crate) static BEAT: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 
-/// Whether scripts run here, and may ask for the time.
-pub(crate) async fn probe(client: &WithOptions<Client>) -> Result<Value, FredError> {
-    Box::pin(client.eval("return redis.call('TIME')", Vec::<String>::new(), Vec::<Value>::new())).await
+pub(crate) static RIGHTS: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(include_str!("lua/rights.lua")));
+static NOTHING: Script = Script::new("return 1");
+
+/// Which of the two commands that run scripts does not work here.
+pub(crate) async fn probe(client: &WithOptions<Client>) -> Result<(), (&'static str, FredError)> {
+    let nothing = || (Vec::<Key>::new(), Vec::<Value>::new());
+    let (keys, args) = nothing();
+    match Box::pin(client.evalsha::<Value, _, _, _>(NOTHING.hash(), keys, args)).await {
+        Err(error) if !is_noscript(&error) => return Err(("EVALSHA", error)),
+        _ => {}
+    }
+    let (keys, args) = nothing();
+    let ran = Box::pin(client.eval::<Value, _, _, _>(&*NOTHING.source, keys, args)).await;
+    ran.map(drop).map_err(|error| ("EVAL", error))
 }
 
 /// A script that publishes, and its form for a cluster's sharded channels.

@@ -18,6 +18,7 @@ use nearfar_core::{
 use crate::keys::{self, Keys};
 use crate::lane::{Failure, Lane};
 use crate::lanes::{Lanes, final_error};
+use crate::rights;
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::warning::Warning;
 use crate::wire::Owned;
@@ -98,7 +99,7 @@ impl RedisL2 {
         work(self.lanes.lane(server())?).await.map_err(final_error)
     }
 
-    async fn run(
+    pub(crate) async fn run(
         &self,
         partition: &PartitionId,
         script: &'static Script,
@@ -111,7 +112,8 @@ impl RedisL2 {
         self.at(partition, run).await
     }
 
-    fn is_sharded(&self) -> bool {
+    /// Whether messages go to their shard alone.
+    pub(crate) fn is_sharded(&self) -> bool {
         self.lanes.topology.is_sharded()
     }
 }
@@ -127,12 +129,15 @@ impl L2 for RedisL2 {
     }
 
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        let first = PartitionId::new(namespace.clone(), 0);
+        rights::check(self, &first).await?;
         let server = || self.lanes.topology.owner_of(|| keys::meta_slot(namespace));
         let run = |lane: Arc<Lane>| {
             let (keys, args) = (vec![keys::meta(namespace)], vec![settings.encode().into()]);
             async move { lane.run(&OPEN, keys, args).await }
         };
-        let recorded = self.redirected(server, run).await?;
+        let recorded = self.redirected(server, run).await;
+        let recorded = recorded.map_err(|error| rights::of_settings(error, namespace))?;
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }
 

@@ -73,7 +73,7 @@ async fn messages_link_to_the_one_before() {
 async fn each_namespace_and_node_hears_its_own() {
     let server = RedisServer::start().await;
     let (l2, mut bus) = subscribed_pair(&server).await;
-    let other = PartitionId::new(Namespace::new("orders").unwrap(), 0);
+    let other = first_partition("orders");
     bus.subscribe(&other, NODE);
     subscribed(&mut bus).await;
 
@@ -130,7 +130,7 @@ async fn no_gap_without_a_doubt_before_it() {
                     server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
                 }
             }
-            BusEvent::Echo { .. } | BusEvent::Subscribed => {}
+            BusEvent::Echo { .. } | BusEvent::Subscribed | BusEvent::Refused { .. } => {}
         }
     }
     publisher.abort();
@@ -233,7 +233,7 @@ async fn subscriptions_outlive_a_restart_of_the_server() {
     server.kill().await;
     doubted(&mut bus, Doubt::Disconnected).await;
     // Asked for while nobody is there.
-    let other = PartitionId::new(Namespace::new("orders").unwrap(), 0);
+    let other = first_partition("orders");
     bus.subscribe(&other, NODE);
     server.restart_empty().await;
     subscribed(&mut bus).await;
@@ -256,4 +256,73 @@ async fn a_cut_by_the_network_is_doubted() {
     subscribed(&mut bus).await;
     eventually("commands work", async || l2.change(&partition(), set("k", b"one")).await.is_ok()).await;
     next_that(&mut bus, is_message).await;
+}
+
+/// A refused SUBSCRIBE brings a reply too many. Whoever asks next must not take it for an answer to its own question, and
+/// a connection that asks for everything at once must not get nothing for the sake of one.
+#[tokio::test]
+async fn a_refused_namespace_does_not_cost_the_others_theirs() {
+    let server = RedisServer::start().await;
+    let rights = "ACL SETUSER app on >pw +@all ~* resetchannels &{users.0}#* &{orders.0}#*";
+    assert!(server.command(&rights.split(' ').collect::<Vec<_>>()).await.is_ok());
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    let (l2, mut bus) = connect(common::options(url)).await.unwrap();
+    let refusal_of = |name: &str| {
+        let name = first_partition(name);
+        move |event: &BusEvent| match event {
+            BusEvent::Refused { partition, reason } => {
+                assert_eq!(
+                    (partition, reason.contains(&format!("&{{{name}}}#*"))),
+                    (&name, true),
+                    "{reason}"
+                );
+                true
+            }
+            _ => false,
+        }
+    };
+    // Refused ones first and in a row, so that what they leave over adds up.
+    for name in ["secrets", "plans"] {
+        bus.subscribe(&first_partition(name), NODE);
+        next_that(&mut bus, refusal_of(name)).await;
+    }
+    bus.subscribe(&partition(), NODE);
+    subscribed(&mut bus).await;
+    works(&l2, &mut bus).await;
+
+    bus.unsubscribe(&first_partition("plans"), NODE);
+    for _ in 0..3 {
+        assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.int(), Some(1));
+        next_that(&mut bus, refusal_of("secrets")).await;
+        subscribed(&mut bus).await;
+        works(&l2, &mut bus).await;
+    }
+    bus.subscribe(&first_partition("orders"), NODE);
+    subscribed(&mut bus).await;
+}
+
+/// A reply too many is taken for that of the next PING if that one is quick, and then the refusal would be lost that this
+/// PING was sent to hear of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_in_a_row_are_all_told() {
+    let server = RedisServer::start().await;
+    let rights = ["ACL", "SETUSER", "app", "on", ">pw", "+@all", "~*", "resetchannels"];
+    assert!(server.command(&rights).await.is_ok());
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    let (_l2, mut bus) = connect(common::options(url)).await.unwrap();
+    let names: Vec<_> = (0..500).map(|n| first_partition(&format!("n{n}"))).collect();
+    for name in &names {
+        bus.subscribe(name, NODE);
+    }
+    for name in &names {
+        let event = next(&mut bus).await;
+        assert!(
+            matches!(&event, BusEvent::Refused { partition, .. } if partition == name),
+            "{name}: {event:?}"
+        );
+    }
+}
+
+fn first_partition(namespace: &str) -> PartitionId {
+    PartitionId::new(Namespace::new(namespace).unwrap(), 0)
 }

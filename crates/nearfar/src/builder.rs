@@ -158,7 +158,8 @@ where
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong or contradicting setting, or a namespace that this
-    /// `Nearfar` has a cache of; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if L2 cannot be reached or
+    /// `Nearfar` has a cache of; [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the user lacks a right, which the
+    /// error names; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if L2 cannot be reached or
     /// the subscription cannot be proved in time, unless the `Nearfar` may start degraded.
     ///
     /// # Cancel safety

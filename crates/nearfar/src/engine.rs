@@ -18,6 +18,7 @@ use crate::entry::{Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
+use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
 use crate::stats::Stats;
@@ -100,8 +101,11 @@ where
             return Ok(());
         }
         let patience = self.node().timeouts.connect;
-        match tokio::time::timeout(patience, try_join_all(proofs)).await {
-            Ok(Ok(_)) => Ok(()),
+        let all_proved =
+            async { try_join_all(proofs).await.map(|proofs| proofs.into_iter().collect::<Subscription>()) };
+        match tokio::time::timeout(patience, all_proved).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(reason))) => Err(Error::subscription_refused(reason)),
             Ok(Err(_)) => Err(Error::closed()),
             Err(_) if self.node().start_degraded => Ok(()),
             Err(_) => Err(Error::subscription_unproven(patience)),

@@ -247,6 +247,10 @@ impl Loop {
             BusEvent::Echo { partition, frame } => self.handle_echo(partition, &frame, now),
             BusEvent::Doubt(_) => self.handle_doubt(|_| true),
             BusEvent::DoubtIn(partitions, _) => self.handle_doubt(|partition| partitions.contains(partition)),
+            BusEvent::Refused { partition, reason } => {
+                let Some(member) = self.members.get_mut(&partition) else { return };
+                member.handle_refused(&partition, reason);
+            }
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
         }
     }

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::link::{Link, LinkContext, Order};
-use crate::member::{Follows, Member};
+use crate::member::{Follows, Member, Subscription};
 use crate::options::Options;
 use crate::outbox::{SharedOutbox, Undelivered};
 
@@ -105,14 +105,14 @@ impl Node {
         Ok(NameClaim { node: Arc::clone(self), namespace: namespace.clone() })
     }
 
-    /// Has a cache's partition follow the bus. The receiver hears when its subscription is proved.
+    /// Has a cache's partition follow the bus. The receiver hears when its subscription is proved, or that it is refused.
     pub(crate) fn attach(
         &self,
         partition: PartitionId,
         options: &Options,
         held: Arc<dyn Follows>,
         agreement: Arc<Agreement>,
-    ) -> oneshot::Receiver<()> {
+    ) -> oneshot::Receiver<Subscription> {
         // Beats are numbered on from the time: those of an earlier cache of the same name are not taken for its own.
         let first_beat = BeatId::new(self.clock.now().micros());
         let follower = Follower::new(FollowerOptions { max_staleness: options.max_staleness }, first_beat);

@@ -19,6 +19,7 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 pub(crate) fn options(url: impl Into<String>) -> RedisOptions {
     RedisOptions {
         url: url.into(),
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         command_timeout: Duration::from_millis(500),
         log_len: 1000,
