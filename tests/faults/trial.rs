@@ -54,7 +54,7 @@ pub(crate) struct Trial {
     noticed: Option<Duration>,
     healed_at: Option<Duration>,
     trusted_again: Option<Duration>,
-    lost: Option<Lost>,
+    lost: Vec<Lost>,
     remarks: Vec<String>,
     elsewhere: Vec<Read>,
 }
@@ -133,7 +133,7 @@ impl Trial {
             noticed: None,
             healed_at: None,
             trusted_again: None,
-            lost: None,
+            lost: Vec::new(),
             remarks: Vec::new(),
             elsewhere: Vec::new(),
         };
@@ -216,7 +216,7 @@ impl Trial {
     /// can know before it is issued again, so it counts as acknowledged from then on.
     pub(crate) fn loses_what_was_acknowledged_since(&mut self, from: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap();
-        self.lost = Some(Lost { from: micros(from), to: self.clock.micros() });
+        self.lost.push(Lost { from: micros(from), to: self.clock.micros() });
     }
 
     /// A server that dies takes with it what it had acknowledged just before and its replica has not got.
@@ -290,7 +290,8 @@ impl Trial {
         let_pass(AFTERWARDS).await;
         tally.absorb(stop(&mut self.readers).await);
         tally.reads.append(&mut self.elsewhere);
-        let unheeded = self.lost.map(|lost| count_as_acknowledged_at(reissued_at, lost, &mut tally));
+        let unheeded =
+            self.lost.iter().map(|lost| count_as_acknowledged_at(reissued_at, *lost, &mut tally)).max();
         let verdict = self.judge(&tally, unheeded);
         self.all_agree().await;
         verdict
