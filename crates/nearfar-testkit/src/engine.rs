@@ -57,7 +57,7 @@ impl Engine {
     ///
     /// If there is no server to be had.
     pub(crate) fn new(config: Config, port: u16) -> Self {
-        let dir = TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable");
+        let dir = folder(&config);
         Self { choice: Choice::made(), config, port, process: None, dir }
     }
 
@@ -185,6 +185,14 @@ impl Engine {
     fn file(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// A server that is watched must not stand still because a disk is slow to sync: its folder is in memory, where that is
+/// to be had.
+fn folder(config: &Config) -> TempDir {
+    let prefix = "nearfar-server-";
+    let in_memory = config.watched.then(|| TempDir::with_prefix_in(prefix, "/dev/shm").ok()).flatten();
+    in_memory.unwrap_or_else(|| TempDir::with_prefix(prefix).expect("the temporary folder is writable"))
 }
 
 /// The configuration file of the server on this port, once it has loaded its data: no two servers have the same.

@@ -294,6 +294,7 @@ impl RedisServerBuilder {
     /// The caller's directives stand last, so that they win.
     fn full_config(&self) -> Config {
         let mut config = Config::new(self.config.mode);
+        config.watched |= self.clustered;
         if config.mode == Mode::Server {
             config.set("save", "");
             config.set("appendonly", if self.persistent { "yes" } else { "no" });
