@@ -315,13 +315,14 @@ impl Trial {
         let lost = unheeded.map(|time| format!(" | lost changes unheeded for {}", seconds(time)));
         println!(
             "fault: {} | worst staleness {} of {} | {} reads, {failed_reads} failed | {} changes, {queued} queued, {refused} \
-             refused | {}{}{}",
+             refused | {} | L1 of {} partitions forgotten{}{}",
             self.name,
             seconds(report.worst().map_or(Duration::ZERO, |worst| worst.staleness)),
             seconds(BOUND),
             report.reads() as u64 + failed_reads,
             report.writes(),
             self.trust(),
+            self.partitions_forgotten(),
             lost.unwrap_or_default(),
             self.remarks.concat(),
         );
@@ -329,6 +330,12 @@ impl Trial {
         assert_eq!(violations.first(), None, "the worst of {}", violations.len());
         assert!(report.reads() > 200 && report.writes() > 20, "too little was done to prove anything");
         Verdict { failed_reads, queued, refused, trust_was_kept: self.trust_was_kept() }
+    }
+
+    /// How many times in all a node has forgotten its L1 of a partition, but for the start of each.
+    fn partitions_forgotten(&self) -> u64 {
+        let stats = self.nodes.iter().map(|node| node.cache.stats());
+        stats.map(|stats| stats.resyncs.saturating_sub(stats.partitions)).sum()
     }
 
     fn trust_was_kept(&self) -> bool {

@@ -24,8 +24,8 @@ pub fn least_rights_on_cluster(user: &str, password: &str, namespace: &str) -> V
 }
 
 fn words(line: usize, user: &str, password: &str, namespace: &str) -> Vec<String> {
-    let lines = DOCUMENTED.lines().filter(|line| line.starts_with("ACL SETUSER "));
-    let line = lines.skip(line).next().expect("the line is there");
+    let mut lines = DOCUMENTED.lines().filter(|line| line.starts_with("ACL SETUSER "));
+    let line = lines.nth(line).expect("the line is there");
     let word = |word: &str| match word {
         "nearfar" => user.to_owned(),
         ">PASSWORD" => format!(">{password}"),
