@@ -216,13 +216,14 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
         let note = &note;
         async move { arrive(&server, note).await.map(|arrival| (id, server, arrival)) }
     });
-    let mut parts = Parts::without_connections(topology);
+    let (mut parts, mut sharded) = (Parts::without_connections(topology), true);
     for (id, server, arrival) in try_join_all(arrivals).await? {
         let warning = arrival.info.memory_warning().filter(|warning| !parts.warnings.contains(warning));
         parts.warnings.extend(warning);
-        parts.topology.set_sharded(arrival.version.as_ref().is_none_or(|version| version.major >= 7));
+        sharded &= arrival.info.has_sharded_channels();
         parts.lanes.insert(id, Arc::new(Lane::new(server, arrival.connection, limit)));
     }
+    parts.topology.set_sharded(sharded);
     Ok(parts)
 }
 
@@ -270,7 +271,6 @@ async fn ready(server: &Server, note: &Note) -> Result<Wire, ConnectError> {
 /// A server that was connected to and found fit.
 struct Arrival {
     connection: Connection,
-    version: Option<Version>,
     info: Info,
 }
 
@@ -279,15 +279,14 @@ async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
     if let Err(error) = wire.established(|error| note.take_down(error)).await {
         return Err(refusal(server, &error).await);
     }
-    let version = wire.client.server_version();
-    check_version(server, version.as_ref())?;
+    check_version(server, wire.client.server_version())?;
     let client = wire.client.with_options(&server.once());
     let info = Info::of(&client).await;
     if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
     probe(&client).await.map_err(|(command, error)| probe_refusal(server, command, &error))?;
-    Ok(Arrival { connection: Connection::established(wire, &server.once()), version, info })
+    Ok(Arrival { connection: Connection::established(wire, &server.once()), info })
 }
 
 async fn refusal(server: &Server, error: &FredError) -> ConnectError {
@@ -317,7 +316,7 @@ fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> C
 }
 
 /// A user without the right to INFO hides the version; then the scripts will tell.
-fn check_version(server: &Server, version: Option<&Version>) -> Result<(), ConnectError> {
+fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
     match version {
         Some(version) if (version.major, version.minor) < (6, 2) => {
             Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })

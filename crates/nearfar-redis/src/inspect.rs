@@ -26,6 +26,12 @@ impl Info {
         })
     }
 
+    /// Whether it has sharded channels; one that does not tell its version is taken for a present one.
+    pub(crate) fn has_sharded_channels(&self) -> bool {
+        let major = self.get("redis_version").and_then(|version| version.split('.').next());
+        major.and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major >= 7)
+    }
+
     /// Whether it is a server of a cluster.
     pub(crate) fn is_of_cluster(&self) -> bool {
         self.get("cluster_enabled") == Some("1")

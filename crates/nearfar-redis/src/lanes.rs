@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use crate::inspect::Info;
 use crate::lane::{Failure, Lane};
 use crate::sentinel::Council;
 use crate::topology::{Kind, SlotRange, Topology};
@@ -118,8 +119,19 @@ impl Lanes {
             let Ok(lane) = self.lane(server) else { return };
             if let Ok(answer) = lane.command(async |client| client.cluster_slots::<Value>().await).await {
                 self.topology.learn(&SlotRange::parse_all(answer), &lane.server);
+                self.look_at_channels(&lane).await;
                 return self.close_needless();
             }
+        }
+    }
+
+    /// Which connecting has found out, unless it was degraded.
+    async fn look_at_channels(&self, lane: &Lane) {
+        if self.topology.knows_channels() {
+            return;
+        }
+        if let Ok(info) = lane.command(async |client| Ok(Info::of(&client).await)).await {
+            self.topology.set_sharded(info.has_sharded_channels());
         }
     }
 

@@ -1,8 +1,8 @@
 //! Which server has which partition.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use fred::types::Value;
 use fred::util::redis_keyslot;
@@ -22,8 +22,8 @@ pub(crate) struct Topology {
     servers: RwLock<Vec<Arc<Server>>>,
     /// Who owns each slot; where there are no slots, everything is one.
     owners: Box<[AtomicU32]>,
-    /// Whether a message goes to its shard alone.
-    sharded: AtomicBool,
+    /// Whether a message goes to its shard alone, once it is known.
+    sharded: OnceLock<bool>,
     changed: watch::Sender<()>,
 }
 
@@ -69,9 +69,9 @@ impl Topology {
     }
 
     fn new(kind: Kind, servers: Vec<Arc<Server>>, slots: u16) -> Self {
-        let sharded = AtomicBool::new(matches!(kind, Kind::Cluster));
         let owners = (0..slots).map(|_| AtomicU32::new(0)).collect();
-        Self { kind, servers: RwLock::new(servers), owners, sharded, changed: watch::Sender::new(()) }
+        let (servers, sharded, changed) = (RwLock::new(servers), OnceLock::new(), watch::Sender::new(()));
+        Self { kind, servers, owners, sharded, changed }
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -84,11 +84,16 @@ impl Topology {
 
     /// Whether messages are published to their shard alone, which takes Redis 7.
     pub(crate) fn is_sharded(&self) -> bool {
-        self.sharded.load(Ordering::Relaxed)
+        self.is_cluster() && self.sharded.get().is_none_or(|sharded| *sharded)
     }
 
+    /// For good: a cluster that has learnt of sharded channels since still has the others.
     pub(crate) fn set_sharded(&self, sharded: bool) {
-        self.sharded.store(sharded, Ordering::Relaxed);
+        let _ = self.sharded.set(sharded);
+    }
+
+    pub(crate) fn knows_channels(&self) -> bool {
+        self.sharded.get().is_some()
     }
 
     /// The server of a partition; on a cluster of which nothing is known yet, one that can be asked.

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{NODE, beat, key, namespace, next_that, options, set};
+use std::time::Duration;
+
+use common::{NODE, beat, degraded, key, namespace, next_that, options, set};
 use nearfar_core::backend::{Bus, BusEvent, L2, L2Error, Settings};
 use nearfar_core::{Echo, Envelope, Kind, Message, PartitionId};
 use nearfar_redis::{ConnectError, RedisBus, RedisL2, connect};
@@ -29,25 +31,20 @@ async fn all_echo(l2: &RedisL2, bus: &mut RedisBus) {
 }
 
 async fn echoes(l2: &RedisL2, bus: &mut RedisBus, partition: &PartitionId) {
-    let mut number = 0;
-    loop {
-        number += 1;
-        if l2.beat(partition, &beat(number)).await.is_err() {
-            tokio::task::yield_now().await;
-            continue;
-        }
-        let heard = tokio::time::timeout(std::time::Duration::from_millis(300), async {
-            next_that(bus, |event| match event {
-                BusEvent::Echo { partition: of, frame } => of == partition && Echo::decode(frame).is_ok(),
-                _ => false,
-            })
-            .await;
+    eventually("beats work", async || l2.beat(partition, &beat(1)).await.is_ok()).await;
+    for number in 2..100 {
+        let _ = l2.beat(partition, &beat(number)).await;
+        let echo = next_that(bus, |event| match event {
+            BusEvent::Echo { partition: of, frame } => of == partition && Echo::decode(frame).is_ok(),
+            _ => false,
         });
-        if heard.await.is_ok() {
+        if tokio::time::timeout(Duration::from_millis(300), echo).await.is_ok() {
             return;
         }
-        assert!(number < 100, "no echo of {partition}");
+        // As the watchdog does.
+        bus.subscribe(partition, NODE);
     }
+    panic!("no echo of {partition}");
 }
 
 #[tokio::test]
@@ -141,4 +138,12 @@ async fn a_url_of_the_wrong_kind_is_told_by_name() {
     let refused = connect(options(clustered)).await.unwrap_err();
     assert!(matches!(refused, ConnectError::IsNoCluster { .. }), "{refused}");
     assert!(refused.to_string().contains("redis://"));
+}
+
+#[tokio::test]
+async fn a_node_that_starts_degraded_finds_the_cluster_by_itself() {
+    let cluster = RedisCluster::start().await;
+    let (l2, mut bus) = connect(degraded(cluster.url())).await.unwrap();
+    partitions().for_each(|partition| bus.subscribe(&partition, NODE));
+    all_echo(&l2, &mut bus).await;
 }
