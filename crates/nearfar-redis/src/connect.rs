@@ -7,6 +7,7 @@ use fred::types::Version;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
+use crate::doctor::{Finding, full};
 use crate::error::{Cause, ConnectError};
 use crate::inspect::Info;
 use crate::link::Link;
@@ -14,7 +15,6 @@ use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
-use crate::warning::Warning;
 use crate::wire::Wire;
 
 /// Connects to a server: a store and a bus, each with a connection of its own.
@@ -58,7 +58,7 @@ pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), Conne
 struct Parts {
     connection: Connection,
     link: Link,
-    warning: Option<Warning>,
+    warning: Option<Finding>,
 }
 
 fn opening(server: &Arc<Server>) -> Parts {
@@ -68,18 +68,45 @@ fn opening(server: &Arc<Server>) -> Parts {
 }
 
 async fn established(server: &Arc<Server>, limit: Duration) -> Result<Parts, ConnectError> {
-    // What went wrong last, for when the time is up.
-    let last = Mutex::new(None);
-    let note =
-        |error: &FredError| *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
-    let outcome = tokio::time::timeout(limit, checked(server, note)).await;
-    outcome.unwrap_or_else(|_| {
-        let cause = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let last = LastFailure::default();
+    in_time(server, limit, &last, checked(server, &last)).await
+}
+
+/// A connection for commands alone, with nothing asked of the server yet.
+pub(crate) async fn first_connection(server: &Server, limit: Duration) -> Result<Wire, ConnectError> {
+    let last = LastFailure::default();
+    let opening = async {
+        let mut wire = Wire::open(server.command_client());
+        wire.established(|error| last.note(error)).await.map_err(|error| refusal(server, &error))?;
+        Ok(wire)
+    };
+    in_time(server, limit, &last, opening).await
+}
+
+/// What went wrong last, for when the time is up.
+#[derive(Default)]
+struct LastFailure(Mutex<Option<Cause>>);
+
+impl LastFailure {
+    fn note(&self, error: &FredError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
+    }
+}
+
+async fn in_time<T>(
+    server: &Server,
+    limit: Duration,
+    last: &LastFailure,
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let cause = last.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         Err(ConnectError::Unreachable { server: server.address(), cause })
     })
 }
 
-async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Parts, ConnectError> {
+async fn checked(server: &Arc<Server>, last: &LastFailure) -> Result<Parts, ConnectError> {
+    let note = |error: &FredError| last.note(error);
     let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
     let both = tokio::try_join!(wire.established(&note), link.established(&note));
     both.map_err(|error| refusal(server, &error))?;
@@ -91,7 +118,7 @@ async fn checked(server: &Arc<Server>, note: impl Fn(&FredError)) -> Result<Part
     }
     probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
     let connection = Connection::established(wire, &server.once());
-    Ok(Parts { connection, link, warning: info.memory_warning() })
+    Ok(Parts { connection, link, warning: full(&info, &server.address()) })
 }
 
 fn refusal(server: &Server, error: &FredError) -> ConnectError {
@@ -105,7 +132,7 @@ fn refusal(server: &Server, error: &FredError) -> ConnectError {
 }
 
 /// A server that is still loading its data, say, does not forbid scripts.
-fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
+pub(crate) fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
     let (server, cause) = (server.address(), Cause::new(error));
     let details = error.details();
     if details.starts_with("NOPERM") || details.contains("unknown command") {
@@ -116,7 +143,7 @@ fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
 }
 
 /// A user without the right to INFO hides the version; then the scripts will tell.
-fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
+pub(crate) fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
     match version {
         Some(version) if (version.major, version.minor) < (6, 2) => {
             Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })

@@ -157,6 +157,11 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
     }
 }
 
+/// Whether the server answered, with an error.
+pub(crate) fn is_refusal(error: &FredError) -> bool {
+    matches!(l2_error(error), L2Error::Rejected(_))
+}
+
 /// Whether the server said this. fred has no kind for it; the server's errors begin with a code such as `READONLY`.
 fn is_reply(details: &str) -> bool {
     let code = details.split_whitespace().next().unwrap_or_default();

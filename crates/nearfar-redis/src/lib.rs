@@ -32,8 +32,10 @@
 //! * Redis acknowledges writes before its replicas have them: a failover may lose the last ones.
 
 mod bus;
+mod clock;
 mod connect;
 mod connection;
+mod doctor;
 mod error;
 mod inspect;
 mod keys;
@@ -42,12 +44,11 @@ mod options;
 mod scripts;
 mod server;
 mod store;
-mod warning;
 mod wire;
 
 pub use bus::RedisBus;
 pub use connect::connect;
+pub use doctor::{Diagnosis, Examination, Expected, Fact, Finding, FindingKind, Severity, Subject, diagnose};
 pub use error::{Cause, ConnectError, UrlProblem};
 pub use options::{OnUnreachable, RedisOptions};
 pub use store::RedisL2;
-pub use warning::Warning;

@@ -18,11 +18,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::connection::Connection;
+use crate::doctor::Finding;
 use crate::error::l2_error;
 use crate::keys::{self, Keys};
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::server::{IN_FLIGHT, Server};
-use crate::warning::Warning;
 use crate::wire::Wire;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
@@ -48,7 +48,7 @@ pub struct RedisL2 {
     turns: Semaphore,
     log_len: u64,
     time_limit: Duration,
-    warning: Option<Warning>,
+    warning: Option<Finding>,
     /// Where replacement connections live, whatever thread asks for them.
     runtime: Handle,
 }
@@ -71,7 +71,7 @@ impl RedisL2 {
         }
     }
 
-    pub(crate) fn warned(self, warning: Option<Warning>) -> Self {
+    pub(crate) fn warned(self, warning: Option<Finding>) -> Self {
         Self { warning, ..self }
     }
 
@@ -86,7 +86,7 @@ impl RedisL2 {
     /// }
     /// # }
     /// ```
-    pub fn warnings(&self) -> &[Warning] {
+    pub fn warnings(&self) -> &[Finding] {
         self.warning.as_slice()
     }
 
@@ -282,7 +282,7 @@ fn number(answer: &Value) -> Result<u64, L2Error> {
 }
 
 /// The scripts' `read_head`.
-fn parse_head(value: &Value) -> Option<Head> {
+pub(crate) fn parse_head(value: &Value) -> Option<Head> {
     let text = std::str::from_utf8(value.as_bytes()?).ok()?;
     let (sequence, floor) = text.split_once(' ')?;
     let (sequence, floor) = (parse_digits(sequence)?, parse_digits(floor)?);

@@ -102,7 +102,7 @@ pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
-pub use nearfar_redis::Warning;
+pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Severity};
 pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};

@@ -1,0 +1,185 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, WithOptions};
+use fred::error::Error as FredError;
+use fred::interfaces::ClientLike;
+use fred::types::config::Options;
+use fred::types::{CustomCommand, Value};
+use futures_util::future::try_join_all;
+use nearfar_core::backend::L2Error;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::doctor::diagnosis::{Examination, Fact};
+use crate::doctor::finding::Finding;
+use crate::doctor::kinds::FindingKind;
+use crate::error::l2_error;
+use crate::inspect::{Config, Info};
+
+/// One server being examined: it is asked, and what there is to say is gathered.
+pub(crate) struct Visit {
+    client: WithOptions<Client>,
+    options: Options,
+    /// How long nearfar itself waits.
+    pub(crate) command_timeout: Duration,
+    /// No question is waited for beyond this.
+    until: Instant,
+    examination: Examination,
+    /// What may not be asked, with the server's words.
+    refused: BTreeMap<String, String>,
+}
+
+/// The server no longer answers: why, as text. Ends the examination, so that a paused server costs one time limit.
+pub(crate) struct Silence(String);
+
+/// What a question leads to as long as the server answers at all.
+pub(crate) type Answered<T> = Result<T, Silence>;
+
+/// A server's refusal, in its own words.
+pub(crate) struct Refusal(pub(crate) String);
+
+impl Visit {
+    /// Questions have twice the time of operations: how slow a slow server is must be seen.
+    pub(crate) fn new(
+        client: &Client,
+        options: Options,
+        server: String,
+        command_timeout: Duration,
+        until: Instant,
+    ) -> Self {
+        let options = Options { timeout: Some(command_timeout.saturating_mul(2)), ..options };
+        let client = client.with_options(&options);
+        let examination = Examination { server, facts: Vec::new(), findings: Vec::new() };
+        Self { client, options, command_timeout, until, examination, refused: BTreeMap::new() }
+    }
+
+    /// Another client of the server, to be waited for as long.
+    pub(crate) fn alike(&self, client: &Client) -> WithOptions<Client> {
+        client.with_options(&self.options)
+    }
+
+    pub(crate) fn client(&self) -> &WithOptions<Client> {
+        &self.client
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        &self.examination.server
+    }
+
+    pub(crate) fn fact(&mut self, about: impl Into<String>, value: impl Into<String>) {
+        self.examination.facts.push(Fact { about: about.into(), value: value.into() });
+    }
+
+    pub(crate) fn found(&mut self, kind: FindingKind, seen: impl Into<Arc<str>>) {
+        let finding = Finding::new(kind, &self.examination.server, seen);
+        self.examination.findings.push(finding);
+    }
+
+    pub(crate) fn note(&mut self, finding: Option<Finding>) {
+        self.examination.findings.extend(finding);
+    }
+
+    /// Sends a command and waits for the answer, or for the refusal.
+    pub(crate) async fn attempt(&self, command: &[&str]) -> Answered<Result<Value, Refusal>> {
+        let (name, args) = command.split_first().expect("a command has a name");
+        let args: Vec<Value> = args.iter().map(|&arg| arg.into()).collect();
+        let command = CustomCommand::new((*name).to_owned(), None, false);
+        self.outcome(name, self.client.custom(command, args)).await
+    }
+
+    /// Several attempts at once, which takes one round trip. The outcomes are in the order of the commands.
+    pub(crate) async fn attempts<'a, C: AsRef<[&'a str]>>(
+        &self,
+        commands: &[C],
+    ) -> Answered<Vec<Result<Value, Refusal>>> {
+        try_join_all(commands.iter().map(|command| self.attempt(command.as_ref()))).await
+    }
+
+    /// Waits for what must not be refused either.
+    pub(crate) async fn bounded<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, FredError>>,
+    ) -> Answered<T> {
+        let outcome = self.outcome(what, work).await?;
+        outcome.map_err(|Refusal(words)| Silence(format!("{what}: {words}")))
+    }
+
+    /// Waits for an answer or a refusal, but not for ever.
+    pub(crate) async fn outcome<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, FredError>>,
+    ) -> Answered<Result<T, Refusal>> {
+        let answer = tokio::time::timeout_at(self.until, Box::pin(work)).await;
+        match answer.map(|answer| answer.map_err(|error| l2_error(&error))) {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(L2Error::Rejected(words))) => Ok(Err(Refusal(words.to_string()))),
+            Ok(Err(cause)) => Err(Silence(format!("no answer to `{what}`: {cause}"))),
+            Err(_) => Err(Silence(format!("no answer to `{what}`: {}", L2Error::TimedOut))),
+        }
+    }
+
+    /// Like [`attempt`](Self::attempt); a refusal is remembered, and not asked for again.
+    pub(crate) async fn ask(&mut self, command: &[&str]) -> Answered<Option<Value>> {
+        let name = question(command);
+        if self.refused.contains_key(&name) {
+            return Ok(None);
+        }
+        match self.attempt(command).await? {
+            Ok(value) => Ok(Some(value)),
+            Err(Refusal(words)) => {
+                self.refused.insert(name, words);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(crate) async fn info(&mut self) -> Answered<Info> {
+        let text = self.ask(&["INFO"]).await?;
+        Ok(Info::new(text.and_then(|text| text.as_string()).unwrap_or_default()))
+    }
+
+    /// The server's settings, each asked for by name, since the answer to all has passwords in it. The first shows
+    /// whether they may be asked for.
+    pub(crate) async fn config(&mut self, names: &[&str]) -> Answered<Config> {
+        let Some((first, others)) = names.split_first() else { return Ok(Config::default()) };
+        let Some(answer) = self.ask(&["CONFIG", "GET", first]).await? else { return Ok(Config::default()) };
+        let mut config = Config::default();
+        config.learn(answer);
+        let questions: Vec<_> = others.iter().map(|name| ["CONFIG", "GET", name]).collect();
+        // A name that this server does not have is missing from its answer, which is no refusal.
+        for answer in self.attempts(&questions).await?.into_iter().flatten() {
+            config.learn(answer);
+        }
+        Ok(config)
+    }
+
+    /// Ends the visit; the worst comes first.
+    pub(crate) fn ended(mut self, outcome: Answered<()>) -> Examination {
+        if let Err(Silence(words)) = outcome {
+            self.found(FindingKind::NoAnswer, words);
+        }
+        if !self.refused.is_empty() {
+            let refusals = self.refused.iter().map(|(name, words)| format!("{name} ({words})"));
+            let refusals: Vec<_> = refusals.collect();
+            self.found(FindingKind::NotAsked, refusals.join(", "));
+        }
+        self.examination.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
+        self.examination
+    }
+}
+
+/// What a question is called: `CONFIG GET`, `INFO`.
+fn question(command: &[&str]) -> String {
+    let words = if command[0] == "CONFIG" { 2 } else { 1 };
+    command[..words].join(" ")
+}
+
+/// The moment after which no question is waited for.
+pub(crate) fn patience(limit: Duration) -> Instant {
+    let now = clock::now();
+    now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(3600))
+}
