@@ -162,6 +162,7 @@ impl Round<'_> {
 
     async fn one_server(&self, visit: &mut Visit, bound: Option<Duration>) -> Answered<()> {
         let info = visit.info().await?;
+        standing::examine_mode(visit, &info)?;
         let config = visit.config(SETTINGS).await?;
         standing::examine(visit, self.server, &info, &config).await?;
         memory::examine(visit, &info, &config);

@@ -8,11 +8,20 @@ use crate::connect::{check_version, probe_refusal};
 use crate::doctor::finding::Finding;
 use crate::doctor::kinds::FindingKind;
 use crate::doctor::refused;
-use crate::doctor::visit::{Answered, Visit};
+use crate::doctor::visit::{Answered, Over, Visit};
 use crate::error::{ConnectError, is_refusal};
 use crate::inspect::{Config, Info};
 use crate::scripts;
 use crate::server::Server;
+
+/// Whether it is the kind of server that the URL says.
+pub(crate) fn examine_mode(visit: &mut Visit, info: &Info) -> Answered<()> {
+    let finding = wrong_mode(mode(info), visit.client().is_clustered(), visit.server());
+    let is_sentinel = finding.as_ref().is_some_and(|finding| finding.kind() == FindingKind::SentinelItself);
+    visit.note(finding);
+    // It has next to none of the commands, and each of them would be a finding.
+    if is_sentinel { Err(Over::Pointless) } else { Ok(()) }
+}
 
 pub(crate) async fn examine(
     visit: &mut Visit,
@@ -34,8 +43,6 @@ pub(crate) async fn examine(
     visit.note(
         info.primary().map(|primary| refused(&ConnectError::ReadOnlyReplica { server: address, primary })),
     );
-    let finding = wrong_mode(mode(info), visit.client().is_clustered(), visit.server());
-    visit.note(finding);
     scripts(visit, server, config).await
 }
 

@@ -31,11 +31,16 @@ pub(crate) struct Visit {
     refused: BTreeMap<String, String>,
 }
 
-/// The server no longer answers: why, as text. Ends the examination, so that a paused server costs one time limit.
-pub(crate) struct Silence(String);
+/// Why an examination ends early.
+pub(crate) enum Over {
+    /// The server no longer answers, with the reason as text. So a paused server costs one time limit.
+    Silence(String),
+    /// It is nothing that could be examined; there is a finding that says so.
+    Pointless,
+}
 
-/// What a question leads to as long as the server answers at all.
-pub(crate) type Answered<T> = Result<T, Silence>;
+/// What a question leads to as long as the examination goes on.
+pub(crate) type Answered<T> = Result<T, Over>;
 
 /// A server's refusal, in its own words.
 pub(crate) struct Refusal(pub(crate) String);
@@ -104,7 +109,7 @@ impl Visit {
         work: impl Future<Output = Result<T, FredError>>,
     ) -> Answered<T> {
         let outcome = self.outcome(what, work).await?;
-        outcome.map_err(|Refusal(words)| Silence(format!("{what}: {words}")))
+        outcome.map_err(|Refusal(words)| Over::Silence(format!("{what}: {words}")))
     }
 
     /// Waits for an answer or a refusal, but not for ever.
@@ -117,8 +122,8 @@ impl Visit {
         match answer.map(|answer| answer.map_err(|error| l2_error(&error))) {
             Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(L2Error::Rejected(words))) => Ok(Err(Refusal(words.to_string()))),
-            Ok(Err(cause)) => Err(Silence(format!("no answer to `{what}`: {cause}"))),
-            Err(_) => Err(Silence(format!("no answer to `{what}`: {}", L2Error::TimedOut))),
+            Ok(Err(cause)) => Err(Over::Silence(format!("no answer to `{what}`: {cause}"))),
+            Err(_) => Err(Over::Silence(format!("no answer to `{what}`: {}", L2Error::TimedOut))),
         }
     }
 
@@ -159,7 +164,7 @@ impl Visit {
 
     /// Ends the visit; the worst comes first.
     pub(crate) fn ended(mut self, outcome: Answered<()>) -> Examination {
-        if let Err(Silence(words)) = outcome {
+        if let Err(Over::Silence(words)) = outcome {
             self.found(FindingKind::NoAnswer, words);
         }
         if !self.refused.is_empty() {
