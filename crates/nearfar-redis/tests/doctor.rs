@@ -9,13 +9,13 @@ use std::time::Duration;
 use common::{NODE, beat, namespace, options, pair, set};
 use nearfar_core::backend::{L2, Settings};
 use nearfar_redis::{Diagnosis, Expected, Finding, FindingKind, RedisOptions, Severity, Subject, diagnose};
-use nearfar_testkit::{Direction, FaultProxy, Flow, RedisServer, Stopwatch, eventually};
+use nearfar_testkit::{Direction, FaultProxy, Flow, RedisServer, Sentinels, Stopwatch, eventually};
 
 use FindingKind::{
     BadNamespace, BadUrl, Before7, BusyThreshold, ClientsNearlyFull, ClockWentBack, ClusterMode,
     EvictsFences, FsyncEverySecond, FsyncNo, IdleClients, KeepaliveOff, LoginRefused, MinReplicasLagLong,
     NamespaceDisagrees, NamespaceUnused, NearlyFull, NoAnswer, NoMinReplicas, NotAsked, OutputBufferSmall,
-    OutputBufferUnlimited, Replica, ReplicaLags, RightsMissing, RightsWanted, ScriptsRefused,
+    OutputBufferUnlimited, Replica, ReplicaLags, RightsMissing, RightsWanted, ScriptsRefused, SentinelItself,
     SettingsUnreadable, SilentNodes, SlowRoundTrips, Snapshots, StalenessTight, TooFewReplicas, Unreachable,
     WritesStopped,
 };
@@ -218,6 +218,19 @@ async fn a_node_of_a_cluster_is_no_single_server() {
     let server = RedisServer::builder().arg("cluster-enabled", "yes").start().await;
     let diagnosis = examined(server.url(), &[]).await;
     assert_eq!(kinds(&diagnosis), [ClusterMode]);
+}
+
+#[tokio::test]
+async fn behind_sentinels_it_is_the_primary_that_is_examined() {
+    let mut sentinels = Sentinels::start().await;
+    let primary = sentinels.primary().await;
+    let diagnosis = examined(sentinels.url(), &[]).await;
+    assert_eq!(kinds(&diagnosis), [NoMinReplicas]);
+    let address = format!("127.0.0.1:{}", sentinels[primary].port());
+    assert_eq!(diagnosis.examinations()[0].server(), address);
+
+    let itself = sentinels.sentinels()[0].url();
+    assert_eq!(kinds(&examined(itself, &[]).await), [SentinelItself]);
 }
 
 /// At least so slow, whatever else the machine does.
