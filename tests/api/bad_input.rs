@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use nearfar::Cache;
 use nearfar::backend::L2;
-use nearfar_core::{Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Namespace, NodeId};
-use nearfar_tests::on_every_backend;
+use nearfar_core::{Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, NodeId};
+use nearfar_tests::{World, on_every_backend};
 use serde::{Deserialize, Serialize};
 
 /// Puts bytes under a key, as a broken or hostile writer would.
-async fn plant(l2: &dyn L2, namespace: &str, envelope: Bytes) {
+async fn plant(world: &World, l2: &dyn L2, envelope: Bytes) {
     let write = KeyWrite { key: "k".into(), envelope, keep: None };
     let change = Change::set(NodeId::new(9), write).by(Moment::from_micros((1 << 53) - 1));
-    l2.change(&Namespace::new(namespace).unwrap(), change).await.unwrap();
+    l2.change(&world.partition_of("texts", "k"), change).await.unwrap();
 }
 
 fn value(header: EnvelopeHeader, payload: &[u8]) -> Bytes {
@@ -61,7 +61,7 @@ on_every_backend! {
             ("not decodable", value(good, b"\xc1")),
         ];
         for (count, (what, envelope)) in planted.into_iter().enumerate() {
-            plant(&*l2, "texts", envelope).await;
+            plant(&world, &*l2, envelope).await;
             assert!(cache.get("k").await.unwrap().is_none(), "{what}");
             assert_eq!(cache.stats().unreadable, count as u64 + 1, "{what}");
         }
@@ -82,7 +82,7 @@ on_every_backend! {
             EnvelopeHeader { kind: Kind::Absent, ..good },
             EnvelopeHeader { kind: Kind::Claim, ..good },
         ] {
-            plant(&*l2, "texts", value(header, b"\xa1v")).await;
+            plant(&world, &*l2, value(header, b"\xa1v")).await;
             assert!(cache.get("k").await.unwrap().is_none(), "{header:?}");
         }
     }

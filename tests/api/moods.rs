@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{
-    Beat, BeatReply, Change, Fill, FillOutcome, L2, L2Error, Moment, Namespace, NodeId, Settings, Snapshot,
+    Beat, BeatReply, Change, Fill, FillOutcome, L2, L2Error, Moment, Namespace, NodeId, PartitionId,
+    ServerId, Settings, Snapshot,
 };
 use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder, Outcome, Version};
 use nearfar_testkit::let_pass;
@@ -75,11 +76,11 @@ impl L2 for MoodyL2 {
         }
     }
 
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        self.reached()?.read(namespace, key).await
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        self.reached()?.read(partition, key).await
     }
 
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
         let l2 = self.reached()?;
         self.state.changes.lock().unwrap().push((Instant::now(), change.deadline));
         match self.state.mood() {
@@ -91,36 +92,36 @@ impl L2 for MoodyL2 {
                 let_pass(Duration::from_secs(1)).await;
                 Err(L2Error::TimedOut)
             }
-            _ => l2.change(namespace, change).await,
+            _ => l2.change(partition, change).await,
         }
     }
 
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.reached()?.fill(namespace, fill).await
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.reached()?.fill(partition, fill).await
     }
 
     async fn log(
         &self,
-        namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        self.reached()?.log(namespace, since, until).await
+        self.reached()?.log(partition, since, until).await
     }
 
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
-        self.reached()?.beat(namespace, beat).await
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.reached()?.beat(partition, beat).await
     }
 
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
-        self.reached()?.nodes(namespace).await
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.reached()?.nodes(partition).await
     }
 
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
-        self.reached()?.leave(namespace, node).await
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        self.reached()?.leave(partition, node).await
     }
 
-    fn reconnect(&self) {}
+    fn reconnect(&self, _server: ServerId) {}
 
     async fn close(&self) {}
 }

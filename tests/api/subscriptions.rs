@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nearfar::backend::BusEvent;
 use nearfar::{Cache, Nearfar, Tier};
-use nearfar_core::{Doubt, Message, MessageBody, Namespace, NodeId, Version};
+use nearfar_core::{Doubt, Message, MessageBody, NodeId, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, on_every_backend, trusted};
 
@@ -122,12 +122,12 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         let (_here, there) = warm_pair(&a, &b).await;
         let resyncs = there.stats().resyncs;
-        let namespace = Namespace::new("texts").unwrap();
+        let partition = world.partition_of("texts", "k");
         let body = MessageBody::Keys(vec!["elsewhere".into()]);
         let unlinked = Message::encode(NodeId::new(9), &body);
         let greatest = Version::GREATEST.number();
         let frame = Message::stamped(&unlinked, Version::new(greatest), Version::new(greatest - 1));
-        b.valves.inject(BusEvent::Message { namespace, frame });
+        b.valves.inject(BusEvent::Message { partition, frame });
         doubted(&there).await;
         eventually("it resyncs", async || there.stats().resyncs > resyncs).await;
         assert_eq!(there.get("k").await.unwrap().unwrap().tier(), Tier::L2);
@@ -139,11 +139,11 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         let (_here, there) = warm_pair(&a, &b).await;
         let resyncs = there.stats().resyncs;
-        let namespace = Namespace::new("texts").unwrap();
+        let partition = world.partition_of("texts", "k");
         let frames: [&'static [u8]; 5] =
             [b"", b"hello", b"NM", b"NM\x09\x01", b"NM\x01\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"];
-        let messages = frames.map(|frame| BusEvent::Message { namespace: namespace.clone(), frame: frame.into() });
-        let echo = BusEvent::Echo { namespace: namespace.clone(), frame: "NE?".into() };
+        let messages = frames.map(|frame| BusEvent::Message { partition: partition.clone(), frame: frame.into() });
+        let echo = BusEvent::Echo { partition: partition.clone(), frame: "NE?".into() };
         for (count, event) in messages.into_iter().chain([echo]).enumerate() {
             b.valves.inject(event);
             eventually("it doubts", async || there.stats().doubts > count as u64).await;

@@ -19,8 +19,8 @@ async fn replica_of(port: u16) -> RedisServer {
 
 async fn lead_everybody_to(trial: &Trial, server: &RedisServer) {
     for node in &trial.nodes {
-        node.proxy.redirect(server.port());
-        node.proxy.cut(Cut::Reset).await;
+        node.proxy().redirect(server.port());
+        node.proxy().cut(Cut::Reset).await;
     }
 }
 
@@ -84,14 +84,14 @@ async fn a_node_that_is_led_to_a_replica_serves_nothing_stale_and_is_refused_its
     let replica = replica_of(primary.port()).await;
     let mut trial = Trial::start("a node on a read-only replica", &primary).await;
     trial.breaks();
-    trial.nodes[0].proxy.redirect(replica.port());
-    trial.nodes[0].proxy.cut(Cut::Reset).await;
+    trial.nodes[0].proxy().redirect(replica.port());
+    trial.nodes[0].proxy().cut(Cut::Reset).await;
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
     assert!(!trial.nodes[0].cache.stats().trusted, "a replica refuses beats");
     trial.heals().await;
-    trial.nodes[0].proxy.redirect(primary.port());
-    trial.nodes[0].proxy.cut(Cut::Reset).await;
+    trial.nodes[0].proxy().redirect(primary.port());
+    trial.nodes[0].proxy().cut(Cut::Reset).await;
     let verdict = trial.ends().await;
     assert!(verdict.refused > 0);
 }

@@ -27,12 +27,12 @@ async fn a_node_that_loses_all_its_connections_serves_nothing_stale() {
     let mut trial =
         Trial::start("both connections of a node killed, new ones refused for a while", &server).await;
     trial.breaks();
-    trial.nodes[0].proxy.refuse().await;
-    trial.nodes[0].proxy.cut(Cut::Reset).await;
+    trial.nodes[0].proxy().refuse().await;
+    trial.nodes[0].proxy().cut(Cut::Reset).await;
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
     trial.heals().await;
-    trial.nodes[0].proxy.accept().await;
+    trial.nodes[0].proxy().accept().await;
     trial.ends().await;
 }
 
@@ -49,7 +49,7 @@ async fn a_slow_subscriber_that_the_server_drops_serves_nothing_stale() {
         trial.nodes[0].nearfar.nodes().await.unwrap().into_iter().find(|node| node.is_this_one).unwrap();
     let (channel, flood) = (format!("{{{NAMESPACE}.0}}#echo:{}", node.id), "x".repeat(256 * 1024));
     trial.breaks();
-    trial.nodes[0].proxy.set(Direction::ToClient, Flow::Hold);
+    trial.nodes[0].proxy().set(Direction::ToClient, Flow::Hold);
     eventually("the server drops it", async || {
         server.command(&["PUBLISH", &channel, &flood]).await;
         subscribers().await < 3
@@ -58,7 +58,7 @@ async fn a_slow_subscriber_that_the_server_drops_serves_nothing_stale() {
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
     trial.heals().await;
-    trial.nodes[0].proxy.set(Direction::ToClient, Flow::Forward);
+    trial.nodes[0].proxy().set(Direction::ToClient, Flow::Forward);
     trial.ends().await;
 }
 
@@ -68,11 +68,11 @@ async fn half_open(name: &'static str, direction: Direction) {
     let server = RedisServer::start().await;
     let mut trial = Trial::start(name, &server).await;
     trial.breaks();
-    trial.nodes[0].proxy.set(direction, Flow::Hold);
+    trial.nodes[0].proxy().set(direction, Flow::Hold);
     trial.noticed_by(&[0]).await;
     trial.lasts(2 * BOUND).await;
     trial.heals().await;
-    trial.nodes[0].proxy.set(direction, Flow::Forward);
+    trial.nodes[0].proxy().set(direction, Flow::Forward);
     trial.ends().await;
 }
 
@@ -97,7 +97,7 @@ async fn connections_that_are_dead_for_good_are_replaced() {
     let server = RedisServer::start().await;
     let mut trial = Trial::start("connections dead without an end", &server).await;
     trial.breaks();
-    trial.nodes[0].proxy.strand();
+    trial.nodes[0].proxy().strand();
     trial.noticed_by(&[0]).await;
     trial.ends().await;
 }
@@ -107,10 +107,10 @@ async fn latency_costs_time_and_nothing_else() {
     let server = RedisServer::start().await;
     let mut trial = Trial::start_with(Setup::patient(), "200 ms of latency each way", &server).await;
     trial.breaks();
-    trial.nodes[0].proxy.set(Direction::Both, Flow::Delay(Duration::from_millis(200)));
+    trial.nodes[0].proxy().set(Direction::Both, Flow::Delay(Duration::from_millis(200)));
     trial.lasts(3 * BOUND).await;
     trial.heals().await;
-    trial.nodes[0].proxy.set(Direction::Both, Flow::Forward);
+    trial.nodes[0].proxy().set(Direction::Both, Flow::Forward);
     let verdict = trial.ends().await;
     assert_eq!((verdict.failed_reads, verdict.queued, verdict.refused), (0, 0, 0));
     assert!(verdict.trust_was_kept);

@@ -9,11 +9,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cluster;
 mod failover;
 mod links;
 mod memory;
 mod mishaps;
 mod processes;
+mod sentinel;
 mod server;
 mod station;
 mod trial;

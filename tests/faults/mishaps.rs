@@ -44,13 +44,13 @@ impl Mishap {
 
     async fn begins(self, trial: &Trial, server: &mut RedisServer) {
         match self {
-            Self::Cut { node } => trial.nodes[node].proxy.cut(Cut::Reset).await,
+            Self::Cut { node } => trial.nodes[node].proxy().cut(Cut::Reset).await,
             Self::Refuse { node } => {
-                trial.nodes[node].proxy.refuse().await;
-                trial.nodes[node].proxy.cut(Cut::Close).await;
+                trial.nodes[node].proxy().refuse().await;
+                trial.nodes[node].proxy().cut(Cut::Close).await;
             }
-            Self::Strand { node } => trial.nodes[node].proxy.strand(),
-            Self::Flow { node, direction, flow } => trial.nodes[node].proxy.set(direction, flow),
+            Self::Strand { node } => trial.nodes[node].proxy().strand(),
+            Self::Flow { node, direction, flow } => trial.nodes[node].proxy().set(direction, flow),
             Self::KillSubscriptions => drop(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await),
             Self::FlushAll => drop(server.command(&["FLUSHALL"]).await),
             Self::FlushScripts => drop(server.command(&["SCRIPT", "FLUSH"]).await),
@@ -61,8 +61,8 @@ impl Mishap {
 
     async fn ends(self, trial: &Trial, server: &mut RedisServer) {
         match self {
-            Self::Refuse { node } => trial.nodes[node].proxy.accept().await,
-            Self::Flow { node, .. } => trial.nodes[node].proxy.set(Direction::Both, Flow::Forward),
+            Self::Refuse { node } => trial.nodes[node].proxy().accept().await,
+            Self::Flow { node, .. } => trial.nodes[node].proxy().set(Direction::Both, Flow::Forward),
             Self::Pause => server.resume().await,
             Self::Restart => server.restart().await,
             // They are over when they have happened.

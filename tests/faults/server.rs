@@ -81,14 +81,14 @@ async fn a_node_that_was_away_while_the_server_was_flushed_keeps_nothing_from_be
     let server = RedisServer::start().await;
     let mut trial = Trial::start("FLUSHALL while a node is away", &server).await;
     trial.breaks();
-    trial.nodes[READER].proxy.refuse().await;
-    trial.nodes[READER].proxy.cut(Cut::Reset).await;
+    trial.nodes[READER].proxy().refuse().await;
+    trial.nodes[READER].proxy().cut(Cut::Reset).await;
     trial.noticed_by(&[READER]).await;
     trial.lasts(BOUND / 2).await;
     assert!(server.command(&["FLUSHALL"]).await.is_ok());
     trial.lasts(2 * BOUND).await;
     trial.heals().await;
-    trial.nodes[READER].proxy.accept().await;
+    trial.nodes[READER].proxy().accept().await;
     trial.ends().await;
 }
 

@@ -22,7 +22,8 @@ const SLOW_LOAD: Duration = Duration::from_millis(50);
 pub(crate) struct Station {
     pub(crate) nearfar: Nearfar,
     pub(crate) cache: Cache<u64, u64>,
-    pub(crate) proxy: FaultProxy,
+    /// What all its connections go through, if it has only one server.
+    pub(crate) proxy: Option<FaultProxy>,
 }
 
 /// What stops readers or writers.
@@ -73,6 +74,10 @@ pub(crate) enum Way {
 }
 
 impl Station {
+    pub(crate) fn proxy(&self) -> &FaultProxy {
+        self.proxy.as_ref().expect("its trial is on one server")
+    }
+
     pub(crate) async fn read(
         &self,
         way: Way,

@@ -19,6 +19,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(1);
 /// The namespace of all trials.
 pub(crate) const NAMESPACE: &str = "faults";
 
+/// How many nodes there are on one server.
 const NODES: usize = 3;
 /// The others only read: what they hold is not among their own changes.
 const WRITERS: usize = 2;
@@ -26,6 +27,8 @@ const WRITERS: usize = 2;
 pub(crate) const READER: usize = 2;
 /// All nodes.
 pub(crate) const EVERYBODY: [usize; NODES] = [0, 1, 2];
+/// All nodes of a trial on several servers.
+pub(crate) const ALL_FOUR: [usize; 4] = [0, 1, 2, 3];
 /// They are numbered from 0.
 pub(crate) const KEYS: u64 = 12;
 
@@ -101,7 +104,21 @@ impl Trial {
     }
 
     pub(crate) async fn start_with(setup: Setup, name: &'static str, server: &RedisServer) -> Self {
-        let nodes = join_all((0..NODES).map(|_| station(server.port(), setup.command_timeout))).await;
+        let nodes = (0..NODES).map(async |_| {
+            let proxy = FaultProxy::start(server.port()).await;
+            station(setup, &proxy.url(), Some(proxy)).await
+        });
+        Self::of(setup, name, join_all(nodes).await).await
+    }
+
+    /// Four nodes on several servers, busy from now on.
+    pub(crate) async fn start_on(name: &'static str, url: &str) -> Self {
+        let setup = Setup::default();
+        let nodes = join_all(ALL_FOUR.map(|_| station(setup, url, None))).await;
+        Self::of(setup, name, nodes).await
+    }
+
+    async fn of(setup: Setup, name: &'static str, nodes: Vec<Arc<Station>>) -> Self {
         let mut trial = Self {
             name,
             nodes,
@@ -202,6 +219,11 @@ impl Trial {
         self.lost = Some(Lost { from: micros(from), to: self.clock.micros() });
     }
 
+    /// A server that dies takes with it what it had acknowledged just before and its replica has not got.
+    pub(crate) fn loses_the_last_moment(&mut self) {
+        self.loses_what_was_acknowledged_since(self.broke_at.saturating_sub(Duration::from_millis(200)));
+    }
+
     pub(crate) fn now(&self) -> Duration {
         self.clock.elapsed()
     }
@@ -210,6 +232,13 @@ impl Trial {
     pub(crate) fn everybody_has_forgotten_l1_since(&self, resyncs: &[u64]) {
         let now = self.resyncs();
         assert!(now.iter().zip(resyncs).all(|(now, before)| now > before), "everybody has forgotten L1");
+    }
+
+    /// In how many partitions the nodes have trust, at the least, and how many there are.
+    pub(crate) fn partitions_trusted(&self) -> (u64, u64) {
+        let stats = self.nodes.iter().map(|node| node.cache.stats());
+        let trusted = stats.map(|stats| (stats.partitions_trusted, stats.partitions)).min();
+        trusted.expect("there are nodes")
     }
 
     /// How often each node has forgotten its L1.
@@ -327,9 +356,8 @@ fn shaken(node: &Station) -> u64 {
     stats.doubts + stats.resyncs
 }
 
-async fn station(port: u16, command_timeout: Duration) -> Arc<Station> {
-    let proxy = FaultProxy::start(port).await;
-    let nearfar = Nearfar::builder().command_timeout(command_timeout).connect(&proxy.url()).await.unwrap();
+async fn station(setup: Setup, url: &str, proxy: Option<FaultProxy>) -> Arc<Station> {
+    let nearfar = Nearfar::builder().command_timeout(setup.command_timeout).connect(url).await.unwrap();
     let cache = nearfar.cache(NAMESPACE).max_staleness(BOUND).build().await.unwrap();
     Arc::new(Station { nearfar, cache, proxy })
 }

@@ -101,7 +101,7 @@ mod refuted {
     /// The new trust is seen, the copy from before it as well.
     #[test]
     #[should_panic(expected = "an old copy was served")]
-    fn looking_up_before_asking_for_trust() {
+    fn not_comparing_how_often_trust_was_extended() {
         let read: Part = |node| {
             let held = node.look_up();
             never_old(held.filter(|held| BETWEEN < node.gate.serve_until() && node.is_current(*held)));
@@ -111,20 +111,24 @@ mod refuted {
 
     #[test]
     #[should_panic(expected = "an old copy was served")]
-    fn looking_at_the_generation_before_asking_for_trust() {
+    fn asking_how_often_trust_was_extended_after_looking_up() {
         let read: Part = |node| {
-            let held = node.look_up().filter(|held| node.is_current(*held));
-            never_old(held.filter(|_| BETWEEN < node.gate.serve_until()));
+            let held = node.look_up();
+            let until = node.gates.serve_until(&node.gates.look_up(), 0);
+            let served = |held: &Held| until.is_some_and(|until| BETWEEN < until) && node.is_current(*held);
+            never_old(held.filter(served));
         };
-        explore_hits(resync, read);
+        explore_hits(replay, read);
     }
 
     #[test]
     #[should_panic(expected = "an old copy was served")]
     fn not_looking_at_the_generation() {
         let read: Part = |node| {
-            let until = node.gate.serve_until();
-            never_old(node.look_up().filter(|_| BETWEEN < until));
+            let look_up = node.gates.look_up();
+            let held = node.look_up();
+            let until = node.gates.serve_until(&look_up, 0);
+            never_old(held.filter(|_| until.is_some_and(|until| BETWEEN < until)));
         };
         explore_hits(resync, read);
     }

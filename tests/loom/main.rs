@@ -18,6 +18,10 @@ use nearfar_core::{Moment, Version};
 #[expect(dead_code, unreachable_pub, reason = "the whole of it, of which the tests use a part")]
 mod gate;
 
+#[path = "../../crates/nearfar-core/src/gates.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the whole of it, of which the tests use a part")]
+mod gates;
+
 mod sync {
     //! What the shipped gate finds under this name.
 

@@ -6,6 +6,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::gate::{Disconnected, Gate, Ticket};
+use crate::gates::Gates;
 use crate::{Moment, Version};
 
 pub(crate) const KEY: &[u8] = b"k";
@@ -25,7 +26,9 @@ pub(crate) const BETWEEN: Moment = Moment::from_micros(15);
 
 /// A node with one key, and the L2 that it reads.
 pub(crate) struct Node {
-    pub(crate) gate: Gate,
+    pub(crate) gates: Gates,
+    /// That of its one partition.
+    pub(crate) gate: std::sync::Arc<Gate>,
     l1: L1,
     /// The version of what L2 holds.
     truth: Mutex<Version>,
@@ -74,10 +77,11 @@ impl L1 {
 impl Node {
     /// Trusted, L1 empty, the old value in L2.
     pub(crate) fn new(policy: Disconnected) -> Self {
-        let gate = Gate::with_stripes(policy, 1);
+        let gates = Gates::with_stripes(policy, 1, 1);
+        let gate = std::sync::Arc::clone(gates.of(0));
         gate.extend(FIRST_TRUST);
         let l1 = L1 { lock: Mutex::new(()), slot: AtomicU64::new(0) };
-        Self { gate, l1, truth: Mutex::new(OLD) }
+        Self { gates, gate, l1, truth: Mutex::new(OLD) }
     }
 
     /// Somebody changes L2.
@@ -140,8 +144,13 @@ impl Node {
 
     /// `L1::get`.
     pub(crate) fn get(&self, now: Moment) -> Option<Held> {
-        let until = self.gate.serve_until();
-        let held = self.look_up()?;
+        let (held, until) = loop {
+            let look_up = self.gates.look_up();
+            let held = self.look_up()?;
+            if let Some(until) = self.gates.serve_until(&look_up, 0) {
+                break (held, until);
+            }
+        };
         (now < until && self.is_current(held)).then_some(held)
     }
 

@@ -6,3 +6,5 @@ mod connecting;
 mod doctor;
 mod faults;
 mod footprint;
+mod rights;
+mod secured;

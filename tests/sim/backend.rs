@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
-use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version};
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar_core::{
+    BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot, Version,
+};
 use tokio::sync::oneshot;
 
 use crate::clock::sleep;
@@ -111,51 +113,64 @@ async fn travel<T>(
 
 #[async_trait]
 impl L2 for SimL2 {
+    fn default_partitions(&self) -> u16 {
+        self.world.plan.partitions
+    }
+
     async fn open(&self, _namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
         let settings = *settings;
         self.ask(move |state| Ok(*state.server.settings.get_or_insert(settings))).await
     }
 
-    async fn read(&self, _namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let key = key.clone();
-        self.ask(move |state| Ok(state.server.partition.read(state.server.time(state.now()), &key))).await
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let (index, key) = (partition.index(), key.clone());
+        self.ask(move |state| {
+            let time = state.server.time(state.now());
+            Ok(state.server.partition(index).read(time, &key))
+        })
+        .await
     }
 
-    async fn change(&self, _namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
-        self.ask(move |state| state.change(&change)).await
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| state.change(index, &change)).await
     }
 
-    async fn fill(&self, _namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.ask(move |state| Ok(state.fill(&fill))).await
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| Ok(state.fill(index, &fill))).await
     }
 
     async fn log(
         &self,
-        _namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        self.ask(move |state| Ok(state.server.partition.log(since, until).cloned().collect())).await
+        let index = partition.index();
+        self.ask(move |state| Ok(state.server.partition(index).log(since, until).cloned().collect())).await
     }
 
-    async fn beat(&self, _namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
-        let beat = *beat;
-        self.ask(move |state| Ok(state.beat(&beat))).await
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        let (partition, beat) = (partition.clone(), *beat);
+        self.ask(move |state| Ok(state.beat(&partition, &beat))).await
     }
 
-    async fn nodes(&self, _namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
-        self.ask(|state| Ok(state.nodes())).await
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| Ok(state.server.partition(index).nodes().collect())).await
     }
 
-    async fn leave(&self, _namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        let index = partition.index();
         self.ask(move |state| {
-            state.server.partition.leave(node);
+            state.server.partition(index).leave(node);
             Ok(())
         })
         .await
     }
 
-    fn reconnect(&self) {
+    fn reconnect(&self, _server: ServerId) {
         self.world.cut(self.id, Which::Commands);
     }
 
@@ -176,18 +191,18 @@ impl fmt::Debug for SimBus {
 
 #[async_trait]
 impl Bus for SimBus {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.world.lock().stations[self.id].wanted = Some((namespace.clone(), node));
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.world.lock().stations[self.id].wanted.insert(partition.clone(), node);
         self.world.subscribe(self.id);
     }
 
-    fn unsubscribe(&mut self, _namespace: &Namespace, _node: NodeId) {
+    fn unsubscribe(&mut self, partition: &PartitionId, _node: NodeId) {
         let station = &mut self.world.lock().stations[self.id];
-        station.wanted = None;
-        station.registered = false;
+        station.wanted.remove(partition);
+        station.registered.remove(partition);
     }
 
-    fn reconnect(&mut self) {
+    fn reconnect(&mut self, _server: ServerId) {
         let id = self.id;
         let mut state = self.world.lock();
         state.count("links replaced by the watchdog");

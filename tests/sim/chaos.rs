@@ -198,8 +198,8 @@ fn rubbish(state: &mut State, node: Id) {
     let arrival = state.now() + state.way(node);
     let frame = Bytes::from(vec![state.rng.u8(..); state.rng.usize(0..40)]);
     let station = &mut state.stations[node];
-    if let Some((namespace, _)) = station.wanted.clone() {
-        station.send(arrival, BusEvent::Message { namespace, frame });
+    if let Some(partition) = station.wanted.keys().next().cloned() {
+        station.send(arrival, BusEvent::Message { partition, frame });
     }
 }
 

@@ -95,8 +95,8 @@ impl Process {
         state.note(|| format!("node {id} is gone"));
         let station = &mut state.stations[id];
         station.gone = true;
-        station.wanted = None;
-        station.registered = false;
+        station.wanted.clear();
+        station.registered.clear();
         station.inbox.clear();
         station.doubts.clear();
         station.commands.cut();

@@ -198,7 +198,8 @@ impl History {
         });
         let (id, at_rest) = (process.id, process.is_at_rest());
         let station = &self.world.lock().stations[id];
-        let (registered, commands, subscriber) = (station.registered, station.commands, station.subscriber);
+        let (registered, commands, subscriber) =
+            (station.is_registered(), station.commands, station.subscriber);
         format!(
             "\n  node {id}: at rest {at_rest}, {facts:?}, registered {registered}, {commands:?}, {subscriber:?}"
         )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar::backend::BusEvent;
-use nearfar_core::{Doubt, Message, NodeId};
+use nearfar_core::{Doubt, Message, NodeId, PartitionId};
 
 use crate::clock::{millis, sleep};
 use crate::station::{Connection, Flow, Heard, Station};
@@ -89,30 +89,27 @@ impl State {
         millis(self.rng.u64(0..=self.plan.latency + self.stations[id].slower))
     }
 
-    pub(crate) fn publish_message(&mut self, frame: &Bytes) {
+    pub(crate) fn publish_message(&mut self, index: u16, frame: &Bytes) {
         for id in 0..self.stations.len() {
-            self.send(id, |namespace| BusEvent::Message { namespace, frame: frame.clone() }, None);
+            let subscribed = self.stations[id].registered.iter().find(|partition| partition.index() == index);
+            if let Some(partition) = subscribed.cloned() {
+                self.send(id, BusEvent::Message { partition, frame: frame.clone() });
+            }
         }
     }
 
-    pub(crate) fn publish_echo(&mut self, node: NodeId, frame: &Bytes) {
+    pub(crate) fn publish_echo(&mut self, partition: &PartitionId, node: NodeId, frame: &Bytes) {
         for id in 0..self.stations.len() {
-            self.send(id, |namespace| BusEvent::Echo { namespace, frame: frame.clone() }, Some(node));
+            let station = &self.stations[id];
+            if station.registered.contains(partition) && station.wanted.get(partition) == Some(&node) {
+                self.send(id, BusEvent::Echo { partition: partition.clone(), frame: frame.clone() });
+            }
         }
     }
 
-    fn send(
-        &mut self,
-        id: Id,
-        event: impl FnOnce(nearfar_core::Namespace) -> BusEvent,
-        only_for: Option<NodeId>,
-    ) {
+    fn send(&mut self, id: Id, event: BusEvent) {
         let arrival = self.now() + self.way(id);
-        let station = &mut self.stations[id];
-        let Some((namespace, node)) = station.wanted.clone().filter(|_| station.registered) else { return };
-        if only_for.is_none_or(|wanted| wanted == node) {
-            station.send(arrival, event(namespace));
-        }
+        self.stations[id].send(arrival, event);
     }
 }
 
@@ -167,7 +164,7 @@ impl World {
                 station.inbox.clear();
             }
             station.subscriber.cut();
-            station.registered = false;
+            station.registered.clear();
             station.doubt(Doubt::Disconnected);
             station.subscriber.number
         };
@@ -278,8 +275,8 @@ impl State {
     fn register(&mut self, id: Id, line: Line) {
         let arrival = self.now() + self.way(id);
         let station = &mut self.stations[id];
-        if station.subscriber.number == line.number && station.wanted.is_some() {
-            station.registered = true;
+        if station.subscriber.number == line.number && !station.wanted.is_empty() {
+            station.registered = station.wanted.keys().cloned().collect();
             station.send(arrival, BusEvent::Subscribed);
             self.count("subscriptions made");
         }

@@ -12,6 +12,7 @@ use crate::clock::millis;
 pub(crate) struct Plan {
     pub(crate) keys: u64,
     pub(crate) nodes: usize,
+    pub(crate) partitions: u16,
     /// How long clients work and faults strike.
     pub(crate) length: Duration,
     /// The longest way of a packet while the network is well, in milliseconds.
@@ -31,6 +32,7 @@ impl Plan {
         Self {
             keys: rng.u64(2..=4),
             nodes: rng.usize(2..=4),
+            partitions: pick(rng, &[1, 1, 2, 3]),
             length: millis(rng.u64(600..=2_000)),
             latency: pick(rng, &[0, 2, 8, 20]),
             slowest_load: pick(rng, &[5, 50, 150, 500]),

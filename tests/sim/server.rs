@@ -1,6 +1,6 @@
 //! The server: the partition that ships, and the ways to lose what is in it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,14 +8,14 @@ use nearfar::backend::{Beat, L2Error, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
     BeatReply, Change, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment, NodeId,
-    Partition, Version,
+    Partition, PartitionId, Version,
 };
 
 use crate::database::Value;
 use crate::world::State;
 
 pub(crate) struct Server {
-    pub(crate) partition: Partition,
+    partitions: BTreeMap<u16, Partition>,
     pub(crate) settings: Option<Settings>,
     pub(crate) up: bool,
     pub(crate) paused: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Server {
 /// What it held before a change.
 struct Past {
     at: Duration,
-    partition: Partition,
+    partitions: BTreeMap<u16, Partition>,
     settings: Option<Settings>,
     /// What the judge had seen by then.
     mark: usize,
@@ -44,7 +44,7 @@ const EPOCH: u64 = 1_000_000_000_000;
 impl Server {
     pub(crate) fn new(log_len: usize) -> Self {
         Self {
-            partition: Partition::new(log_len),
+            partitions: BTreeMap::new(),
             settings: None,
             up: true,
             paused: false,
@@ -63,9 +63,14 @@ impl Server {
         Moment::from_micros(EPOCH) + self.ahead + now
     }
 
+    pub(crate) fn partition(&mut self, index: u16) -> &mut Partition {
+        let log_len = self.log_len;
+        self.partitions.entry(index).or_insert_with(|| Partition::new(log_len))
+    }
+
     /// As `FLUSHALL` does, or a restart without a disk.
     pub(crate) fn empty(&mut self) {
-        self.partition = Partition::new(self.log_len);
+        self.partitions.clear();
         self.settings = None;
     }
 
@@ -73,16 +78,16 @@ impl Server {
         if self.past.len() == PASTS {
             self.past.pop_front();
         }
-        let (partition, settings) = (self.partition.clone(), self.settings);
-        self.past.push_back(Past { at, partition, settings, mark });
+        let (partitions, settings) = (self.partitions.clone(), self.settings);
+        self.past.push_back(Past { at, partitions, settings, mark });
     }
 
     /// Goes back to what it held at that time, or to the oldest that is known. Returns the judge's mark of then.
     fn go_back(&mut self, to: Duration) -> Option<usize> {
         let first_after = self.past.iter().position(|past| past.at >= to)?;
-        let Past { partition, settings, mark, .. } =
+        let Past { partitions, settings, mark, .. } =
             self.past.drain(first_after..).next().expect("it was just found");
-        (self.partition, self.settings) = (partition, settings);
+        (self.partitions, self.settings) = (partitions, settings);
         Some(mark)
     }
 }
@@ -96,11 +101,11 @@ struct Duty {
 
 impl State {
     /// L2's side of a change of truth: one atomic step, which the judge attends.
-    pub(crate) fn change(&mut self, change: &Change) -> Result<Version, L2Error> {
+    pub(crate) fn change(&mut self, index: u16, change: &Change) -> Result<Version, L2Error> {
         let now = self.now();
         let time = self.server.time(now);
         self.server.remember(now, self.judge.mark());
-        let Some((version, frame)) = self.server.partition.change(time, change) else {
+        let Some((version, frame)) = self.server.partition(index).change(time, change) else {
             self.server.past.pop_back();
             self.count("late changes refused");
             self.note(|| format!("server: refuses a change, it is too late: {}", describe(change)));
@@ -108,10 +113,10 @@ impl State {
         };
         self.note(|| format!("server: {version}: {}", describe(change)));
         let origin = Message::decode(&frame).expect("nodes send what they can read").origin;
-        for duty in self.duties_of(change) {
+        for duty in self.duties_of(index, change) {
             self.attend(&duty, (version, origin));
         }
-        self.publish_message(&frame);
+        self.publish_message(index, &frame);
         self.inspect();
         Ok(version)
     }
@@ -126,10 +131,10 @@ impl State {
         self.judge.executed(key, revision, (version, origin), now);
     }
 
-    fn duties_of(&self, change: &Change) -> Vec<Duty> {
+    fn duties_of(&self, index: u16, change: &Change) -> Vec<Duty> {
         let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
         if change.clears {
-            return self.database.keys().map(invalidated).collect();
+            return self.keys_in(index).map(invalidated).collect();
         }
         let duty = |write: &KeyWrite| {
             let set = value_of(&write.envelope);
@@ -139,9 +144,9 @@ impl State {
         change.writes.iter().filter_map(duty).collect()
     }
 
-    pub(crate) fn fill(&mut self, fill: &Fill) -> FillOutcome {
+    pub(crate) fn fill(&mut self, index: u16, fill: &Fill) -> FillOutcome {
         let time = self.server.time(self.now());
-        let outcome = self.server.partition.fill(time, fill);
+        let outcome = self.server.partition(index).fill(time, fill);
         self.count(match outcome {
             FillOutcome::Stored => "fills stored",
             FillOutcome::Refused => "old fills refused",
@@ -153,10 +158,11 @@ impl State {
         outcome
     }
 
-    pub(crate) fn beat(&mut self, beat: &Beat) -> BeatReply {
+    pub(crate) fn beat(&mut self, partition: &PartitionId, beat: &Beat) -> BeatReply {
         let time = self.server.time(self.now());
-        let (reply, echo) = self.server.partition.beat(time, beat.node, beat.id, beat.forget_after);
-        self.publish_echo(beat.node, &echo.encode());
+        let state = self.server.partition(partition.index());
+        let (reply, echo) = state.beat(time, beat.node, beat.id, beat.forget_after);
+        self.publish_echo(partition, beat.node, &echo.encode());
         reply
     }
 
@@ -164,7 +170,8 @@ impl State {
     fn inspect(&mut self) {
         let time = self.server.time(self.now());
         for key in self.database.keys() {
-            let snapshot = self.server.partition.read(time, key.to_string().as_bytes());
+            let index = self.index_of(key);
+            let snapshot = self.server.partition(index).read(time, key.to_string().as_bytes());
             let (Some(bytes), Some(head)) = (snapshot.envelope, snapshot.head) else { continue };
             let alive = Envelope::peek_version(&bytes).is_some_and(|version| head.covers(version));
             let Some(value) = value_of(&bytes).filter(|_| alive) else { continue };
@@ -180,7 +187,7 @@ impl State {
         self.server.up = false;
         self.server.paused = false;
         self.server.incarnation += 1;
-        self.stations.iter_mut().for_each(|station| station.registered = false);
+        self.stations.iter_mut().for_each(|station| station.registered.clear());
         self.tell_everybody();
     }
 
@@ -189,12 +196,16 @@ impl State {
         let to = self.now().saturating_sub(ago);
         let lost = self.server.go_back(to).map_or(0, |mark| self.judge.lose_since(mark));
         self.count_many("changes lost", lost as u64);
-        let head = self.server.partition.read(Moment::default(), b"").head;
-        self.note(|| format!("server: goes back {ago:?} to {head:?} and loses {lost} duties"));
+        self.note(|| format!("server: goes back {ago:?} and loses {lost} duties"));
     }
 
-    pub(crate) fn nodes(&self) -> Vec<(NodeId, Moment)> {
-        self.server.partition.nodes().collect()
+    /// Which partition a key is in.
+    pub(crate) fn index_of(&self, key: u64) -> u16 {
+        PartitionId::index_of(key.to_string().as_bytes(), self.plan.partitions)
+    }
+
+    fn keys_in(&self, index: u16) -> impl Iterator<Item = u64> {
+        self.database.keys().filter(move |key| self.index_of(*key) == index)
     }
 }
 

@@ -1,25 +1,24 @@
 //! A node as the network sees it: two connections, and what is on its way to it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar::backend::BusEvent;
-use nearfar_core::{Doubt, Namespace, NodeId};
+use nearfar_core::{Doubt, NodeId, PartitionId};
 use tokio::sync::Notify;
 
 use crate::plan::NodePlan;
 use crate::world::changed;
 
-#[expect(clippy::struct_excessive_bools, reason = "each may be so whatever the others are")]
 pub(crate) struct Station {
     pub(crate) plan: NodePlan,
     pub(crate) commands: Connection,
     pub(crate) subscriber: Connection,
     /// What the node's process has subscribed to.
-    pub(crate) wanted: Option<(Namespace, NodeId)>,
-    /// Whether the server knows of it.
-    pub(crate) registered: bool,
+    pub(crate) wanted: BTreeMap<PartitionId, NodeId>,
+    /// What of it the server knows of.
+    pub(crate) registered: BTreeSet<PartitionId>,
     /// What the subscriber connection carries, first in, first out, each with its time of arrival.
     pub(crate) inbox: VecDeque<(Duration, BusEvent)>,
     /// Doubts overtake messages, as they may.
@@ -94,8 +93,8 @@ impl Station {
             plan,
             commands: Connection::to(server),
             subscriber: Connection::to(server),
-            wanted: None,
-            registered: false,
+            wanted: BTreeMap::new(),
+            registered: BTreeSet::new(),
             inbox: VecDeque::new(),
             doubts: VecDeque::new(),
             frozen: false,
@@ -114,7 +113,12 @@ impl Station {
     pub(crate) fn is_well(&self, server: u64) -> bool {
         let stands_still = self.frozen || self.isolated;
         let subscriber = Connection { to_server: Flow::Pass, ..self.subscriber };
-        self.registered && !stands_still && self.commands.is_well(server) && subscriber.is_well(server)
+        self.is_registered() && !stands_still && self.commands.is_well(server) && subscriber.is_well(server)
+    }
+
+    /// Whether the server knows of all that is wanted.
+    pub(crate) fn is_registered(&self) -> bool {
+        !self.wanted.is_empty() && self.wanted.keys().all(|partition| self.registered.contains(partition))
     }
 
     pub(crate) fn doubt(&mut self, doubt: Doubt) {

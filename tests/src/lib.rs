@@ -6,15 +6,18 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod rights;
 mod truth;
 mod valves;
 mod world;
 
+pub use rights::least_rights;
 pub use truth::{Truth, Turn};
 pub use valves::{Valve, Valves};
 pub use world::{Node, World, trusted};
 
-/// Defines tests that run on every backend: as `in_process::name` and as `redis::name`.
+/// Defines tests that run on every backend: as `in_process::name`, as `partitioned::name`, which is in process with
+/// several partitions, and as `redis::name`.
 ///
 /// ```
 /// nearfar_tests::on_every_backend! {
@@ -35,6 +38,13 @@ macro_rules! on_every_backend {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::$name($crate::World::in_process()).await;
+            })*
+        }
+
+        mod partitioned {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::World::partitioned()).await;
             })*
         }
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
-use nearfar_core::{BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version};
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar_core::{
+    BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot, Version,
+};
 use tokio::sync::{Notify, watch};
 
 /// Long enough for a loaded machine.
@@ -104,10 +106,16 @@ impl Valves {
         self.refuse_fills.send_replace(true);
     }
 
-    pub(crate) fn wrap(&self, l2: Arc<dyn L2>, bus: Box<dyn Bus>) -> (Arc<dyn L2>, Box<dyn Bus>) {
+    /// With so many partitions, if they are not to be those of the store's own.
+    pub(crate) fn wrap(
+        &self,
+        l2: Arc<dyn L2>,
+        bus: Box<dyn Bus>,
+        partitions: Option<u16>,
+    ) -> (Arc<dyn L2>, Box<dyn Bus>) {
         let valves = self.clone();
         (
-            Arc::new(ValvedL2 { valves: valves.clone(), inner: l2 }),
+            Arc::new(ValvedL2 { valves: valves.clone(), partitions, inner: l2 }),
             Box::new(ValvedBus { valves, inner: bus, taken: None }),
         )
     }
@@ -116,57 +124,66 @@ impl Valves {
 #[derive(Debug)]
 struct ValvedL2 {
     valves: Valves,
+    partitions: Option<u16>,
     inner: Arc<dyn L2>,
 }
 
 #[async_trait]
 impl L2 for ValvedL2 {
+    fn default_partitions(&self) -> u16 {
+        self.partitions.unwrap_or_else(|| self.inner.default_partitions())
+    }
+
+    fn server_of(&self, partition: &PartitionId) -> ServerId {
+        self.inner.server_of(partition)
+    }
+
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
         self.inner.open(namespace, settings).await
     }
 
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let snapshot = self.inner.read(namespace, key).await;
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let snapshot = self.inner.read(partition, key).await;
         self.valves.reads.pass().await;
         snapshot
     }
 
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
         self.valves.changes.pass().await;
-        self.inner.change(namespace, change).await
+        self.inner.change(partition, change).await
     }
 
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
         self.valves.fills.pass().await;
         if *self.valves.refuse_fills.borrow() {
             return Err(L2Error::TimedOut);
         }
-        self.inner.fill(namespace, fill).await
+        self.inner.fill(partition, fill).await
     }
 
     async fn log(
         &self,
-        namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        self.inner.log(namespace, since, until).await
+        self.inner.log(partition, since, until).await
     }
 
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
-        self.inner.beat(namespace, beat).await
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.inner.beat(partition, beat).await
     }
 
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
-        self.inner.nodes(namespace).await
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.inner.nodes(partition).await
     }
 
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
-        self.inner.leave(namespace, node).await
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        self.inner.leave(partition, node).await
     }
 
-    fn reconnect(&self) {
-        self.inner.reconnect();
+    fn reconnect(&self, server: ServerId) {
+        self.inner.reconnect(server);
     }
 
     async fn close(&self) {
@@ -189,16 +206,16 @@ impl fmt::Debug for ValvedBus {
 
 #[async_trait]
 impl Bus for ValvedBus {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.inner.subscribe(namespace, node);
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.inner.subscribe(partition, node);
     }
 
-    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.inner.unsubscribe(namespace, node);
+    fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.inner.unsubscribe(partition, node);
     }
 
-    fn reconnect(&mut self) {
-        self.inner.reconnect();
+    fn reconnect(&mut self, server: ServerId) {
+        self.inner.reconnect(server);
         self.valves.bus.open();
     }
 

@@ -24,6 +24,7 @@ pub(crate) async fn client(server: &RedisServer) -> Client {
 pub(crate) async fn backend(server: &RedisServer) -> (RedisL2, RedisBus) {
     let options = RedisOptions {
         url: server.url(),
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         command_timeout: Duration::from_secs(1),
         log_len: 10_000,

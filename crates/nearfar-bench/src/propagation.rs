@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use nearfar::backend::{Bus, BusEvent, Namespace, NodeId};
+use nearfar::backend::{Bus, BusEvent, NodeId, PartitionId, ServerId};
 use nearfar::{Cache, Error, Nearfar};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -83,16 +83,16 @@ struct Tapped {
 
 #[async_trait]
 impl Bus for Tapped {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.bus.subscribe(namespace, node);
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.bus.subscribe(partition, node);
     }
 
-    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.bus.unsubscribe(namespace, node);
+    fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.bus.unsubscribe(partition, node);
     }
 
-    fn reconnect(&mut self) {
-        self.bus.reconnect();
+    fn reconnect(&mut self, server: ServerId) {
+        self.bus.reconnect(server);
     }
 
     async fn next(&mut self) -> Option<BusEvent> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::interfaces::StreamsInterface;
 use futures_util::future::join_all;
-use nearfar::backend::{Bus, BusEvent, Doubt, Namespace, NodeId};
+use nearfar::backend::{Bus, BusEvent, Doubt, NodeId, PartitionId, ServerId};
 use nearfar::{Cache, Error, Nearfar};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use tokio::sync::Notify;
@@ -132,15 +132,15 @@ struct Deafened {
 
 #[async_trait]
 impl Bus for Deafened {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.bus.subscribe(namespace, node);
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.bus.subscribe(partition, node);
     }
 
-    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.bus.unsubscribe(namespace, node);
+    fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.bus.unsubscribe(partition, node);
     }
 
-    fn reconnect(&mut self) {}
+    fn reconnect(&mut self, _server: ServerId) {}
 
     async fn next(&mut self) -> Option<BusEvent> {
         // The last measurement is over when nobody listens any more.

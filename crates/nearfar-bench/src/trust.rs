@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearfar_core::{Disconnected, Gate, Moment};
+use nearfar_core::{Disconnected, Gates, Moment};
 use nearfar_testkit::Stopwatch;
 
 use crate::Row;
@@ -25,22 +25,23 @@ struct Slot {
 struct L1 {
     map: moka::sync::Cache<u64, Arc<Slot>, foldhash::fast::RandomState>,
     clock: Stopwatch,
-    gate: Arc<Gate>,
+    gates: Gates,
 }
 
 impl L1 {
     fn new() -> Self {
-        let gate = Arc::new(Gate::new(Disconnected::Bypass));
-        gate.extend(Moment::NEVER);
+        let gates = Gates::new(Disconnected::Bypass, 1);
+        gates.of(0).extend(Moment::NEVER);
         let map = moka::sync::Cache::builder()
             .max_capacity(KEYS * 2)
             .time_to_live(Duration::from_secs(300))
             .build_with_hasher(foldhash::fast::RandomState::default());
         for id in 0..KEYS {
-            let slot = Slot { row: Row::new(id), expires_at: Moment::NEVER, generation: gate.generation() };
+            let slot =
+                Slot { row: Row::new(id), expires_at: Moment::NEVER, generation: gates.of(0).generation() };
             map.insert(id, Arc::new(slot));
         }
-        Self { map, clock: Stopwatch::start(), gate }
+        Self { map, clock: Stopwatch::start(), gates }
     }
 
     fn now(&self) -> Moment {
@@ -55,10 +56,11 @@ impl L1 {
 
     /// The same with trust, as `nearfar`'s own `L1::get` does it.
     fn get_trusted(&self, id: u64) -> Option<Arc<Slot>> {
-        let until = self.gate.serve_until();
+        let look_up = self.gates.look_up();
         let slot = self.map.get(&id)?;
+        let until = self.gates.serve_until(&look_up, 0)?;
         let now = self.now();
-        let alive = now < until && now < slot.expires_at && slot.generation == self.gate.generation();
+        let alive = now < until && now < slot.expires_at && slot.generation == self.gates.of(0).generation();
         alive.then_some(slot)
     }
 }

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Snapshot, Version,
+    BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot,
+    Version,
 };
 
 /// The shared store. Every operation is bounded in time by the backend itself.
@@ -21,52 +22,67 @@ use crate::{
 /// Dropping a future leaves it unknown whether the operation took place.
 #[async_trait]
 pub trait L2: fmt::Debug + Send + Sync + 'static {
+    /// How many partitions a namespace has here unless its owner says otherwise.
+    fn default_partitions(&self) -> u16 {
+        1
+    }
+
+    /// Which server has a partition now, as far as is known. A store of one server has the default one for all.
+    fn server_of(&self, _partition: &PartitionId) -> ServerId {
+        ServerId::default()
+    }
+
     /// Records the settings of a namespace if nobody has, and returns what is recorded.
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error>;
 
     /// Reads a key and the partition's head in one atomic step.
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error>;
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error>;
 
     /// Applies a change of truth and publishes its message in one atomic step; returns its number.
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error>;
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error>;
 
     /// Stores a loaded value unless something newer is there.
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error>;
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error>;
 
     /// The messages that the log has kept with numbers from `since` to `until`, both included, oldest first.
-    async fn log(&self, namespace: &Namespace, since: Version, until: Version)
-    -> Result<Vec<Bytes>, L2Error>;
+    async fn log(
+        &self,
+        partition: &PartitionId,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error>;
 
     /// Registers the node as live and publishes an echo to it, in one atomic step that writes.
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error>;
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error>;
 
-    /// The live nodes of a namespace, each with the moment of its last beat on L2's clock.
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error>;
+    /// The live nodes of a partition, each with the moment of its last beat on L2's clock.
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error>;
 
-    /// Takes the node off the namespace's list of live ones.
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error>;
+    /// Takes the node off the partition's list of live ones.
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error>;
 
-    /// Replaces connections that have stopped proving anything.
-    fn reconnect(&self);
+    /// Replaces the connections to a server, which have stopped proving anything.
+    fn reconnect(&self, server: ServerId);
 
     /// Closes the connections. Later operations fail with [`L2Error::Closed`].
     async fn close(&self);
 }
 
-/// One subscription to the messages of every namespace of a node, and to the echoes of its own beats.
+/// The subscription to the messages of a node's partitions, and to the echoes of its own beats.
 #[async_trait]
 pub trait Bus: fmt::Debug + Send + 'static {
-    /// Asks for the messages of a namespace and the echoes of this node in it. Does not wait for the server: only an
-    /// echo proves a subscription. Messages and echoes must come through **one** first-in-first-out connection.
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId);
+    /// Asks for the messages of a partition and the echoes of this node in it. Does not wait for the server: only an
+    /// echo proves a subscription. Messages and echoes of a partition must come through **one** first-in-first-out
+    /// connection.
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId);
 
-    /// Gives up a namespace.
-    fn unsubscribe(&mut self, namespace: &Namespace, node: NodeId);
+    /// Gives up a partition.
+    fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId);
 
-    /// Replaces a connection that has stopped proving anything; a [`BusEvent::Doubt`] follows.
-    fn reconnect(&mut self);
+    /// Replaces the connection to a server, which has stopped proving anything; a [`BusEvent::Doubt`] follows.
+    fn reconnect(&mut self, server: ServerId);
 
-    /// The next event, in the order of the connection. `None` when the bus is closed for good.
+    /// The next event, in the order of its connection. `None` when the bus is closed for good.
     ///
     /// # Cancel safety
     /// No event is lost if the future is dropped.
@@ -79,28 +95,60 @@ pub trait Bus: fmt::Debug + Send + 'static {
 /// use nearfar_core::{Doubt, backend::BusEvent};
 ///
 /// let event = BusEvent::Doubt(Doubt::Disconnected);
-/// assert!(!matches!(event, BusEvent::Subscribed));
+/// assert_ne!(event, BusEvent::Subscribed);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusEvent {
     /// The bytes of a [`Message`](crate::Message).
     Message {
-        /// Of which namespace.
-        namespace: Namespace,
+        /// Of which partition.
+        partition: PartitionId,
         /// The frame; not checked yet.
         frame: Bytes,
     },
     /// The bytes of an [`Echo`](crate::Echo) of this node.
     Echo {
-        /// Of which namespace.
-        namespace: Namespace,
+        /// Of which partition.
+        partition: PartitionId,
         /// The frame; not checked yet.
         frame: Bytes,
     },
-    /// Messages may be missing, in every namespace.
+    /// Messages may be missing, in every partition.
     Doubt(Doubt),
+    /// Messages may be missing, in these partitions alone.
+    DoubtIn(Vec<PartitionId>, Doubt),
     /// The subscriptions have probably just been made: a good moment for a beat.
     Subscribed,
+    /// The server refuses the subscription to a partition, so no echo will come until it is asked again and allows it.
+    Refused {
+        /// Which partition.
+        partition: PartitionId,
+        /// What to tell whoever waits for the proof.
+        reason: Arc<str>,
+    },
+}
+
+/// One server of the shared store. What becomes of its connections concerns the partitions that it has.
+///
+/// ```
+/// use nearfar_core::backend::ServerId;
+///
+/// assert_eq!(ServerId::default(), ServerId::new(0));
+/// assert_eq!(ServerId::new(3).number(), 3);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(u32);
+
+impl ServerId {
+    /// A server, by a number that the backend gives it.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// That number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// A node's sign of life.
@@ -141,6 +189,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The most partitions that a namespace may have: each is beaten for.
+    pub const MAX_PARTITIONS: u16 = 1024;
+
     const FORMAT: &'static str = "format=1";
 
     /// The recorded form, which people can read.

@@ -1,4 +1,5 @@
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
@@ -26,7 +27,7 @@ pub enum Disconnected {
     Serve,
 }
 
-/// What L1 may hold and serve: the fence, the generation and the trust of one cache on one node.
+/// What L1 may hold and serve of one partition: the fence, the generation and the trust of a cache on one node.
 ///
 /// ```
 /// use nearfar_core::{Disconnected, Gate, Moment, Version};
@@ -57,6 +58,8 @@ pub struct Gate {
     epoch: AtomicU64,
     /// The greatest version that entered L1, raised the fence or cleared, in this history.
     newest: AtomicU64,
+    /// How often trust was extended, here and in the other partitions of the cache; see [`Gates`](crate::Gates).
+    extensions: Arc<AtomicU64>,
     stripes: Box<[Stripe]>,
 }
 
@@ -153,6 +156,11 @@ impl Gate {
     /// assert!(!gate.admits(&ticket, Version::new(3)));
     /// ```
     pub fn with_stripes(disconnected: Disconnected, stripes: usize) -> Self {
+        Self::counting(disconnected, stripes, Arc::new(AtomicU64::new(0)))
+    }
+
+    /// One that counts there how often trust is extended.
+    pub(crate) fn counting(disconnected: Disconnected, stripes: usize, extensions: Arc<AtomicU64>) -> Self {
         let serve_until = match disconnected {
             Disconnected::Serve => Moment::NEVER,
             Disconnected::Bypass | Disconnected::ServeFor(_) => Moment::default(),
@@ -164,6 +172,7 @@ impl Gate {
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             newest: AtomicU64::new(0),
+            extensions,
             stripes: (0..stripes).map(|_| Stripe::default()).collect(),
         }
     }
@@ -176,9 +185,8 @@ impl Gate {
 
     /// Until when L1 may be served, as far as is known now.
     ///
-    /// Ask **before** looking a copy up, and look at its generation after. Trust is extended after what was missing has
-    /// been evicted or forgotten; so who knows of the new trust does not find, or does not believe, the old copy. With
-    /// the older trust the copy is within the bound all the same.
+    /// For a hit, ask [`Gates::serve_until`](crate::Gates::serve_until), which tells trust from before the look-up from
+    /// trust that was given for removing what was found.
     #[inline]
     pub fn serve_until(&self) -> Moment {
         Moment::from_micros(self.serve_until.load(Ordering::Acquire))
@@ -300,7 +308,9 @@ impl Gate {
     }
 
     fn stripe_of(&self, key: &[u8]) -> usize {
-        crc32fast::hash(key) as usize % self.stripes.len()
+        // The high bits: the low ones are alike for all keys of a partition.
+        let (hash, stripes) = (u64::from(crc32fast::hash(key)), self.stripes.len() as u64);
+        usize::try_from((hash * stripes) >> u32::BITS).expect("it is below the number of stripes")
     }
 
     /// Lets L1 be served until then. Only the proof of an echo may call this; see [`Follower`](crate::Follower).
@@ -310,6 +320,7 @@ impl Gate {
             Disconnected::ServeFor(longer) => until + longer,
             Disconnected::Serve => Moment::NEVER,
         };
+        self.extensions.fetch_add(1, Ordering::AcqRel);
         self.trusted_until.store(until.micros(), Ordering::Release);
         self.serve_until.store(serve_until.micros(), Ordering::Release);
     }

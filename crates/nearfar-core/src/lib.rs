@@ -17,7 +17,7 @@
 //!   by a length that was not checked.
 //! * [`Partition`]: what one atomic step does to the shared store. The in-process L2 runs it; the Redis scripts mean
 //!   the same.
-//! * [`Gate`]: fence, generation and trust; read on every L1 hit.
+//! * [`Gate`]: fence, generation and trust of a partition; read on every L1 hit, by way of [`Gates`].
 //! * [`Follower`]: turns messages, echoes and doubts into trust, or withdraws it.
 //! * [`Outbox`]: invalidations that the store has not acknowledged, and those that it may have lost since.
 //! * [`backend`]: the seams that a store and a bus implement.
@@ -28,10 +28,12 @@ mod envelope;
 mod follower;
 mod frame;
 mod gate;
+mod gates;
 mod moment;
 mod namespace;
 mod outbox;
 mod partition;
+mod partition_id;
 mod remote_clock;
 mod sync;
 mod version;
@@ -41,10 +43,12 @@ pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
+pub use gates::{Gates, LookUp};
 pub use moment::Moment;
 pub use namespace::{Namespace, NamespaceError};
 pub use outbox::{Batch, Outbox, Setback};
 pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
+pub use partition_id::PartitionId;
 pub use remote_clock::RemoteClock;
 pub use version::Version;
 pub use watchdog::Watchdog;

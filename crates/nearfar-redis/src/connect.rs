@@ -1,20 +1,29 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fred::error::{Error as FredError, ErrorKind};
-use fred::interfaces::ClientLike;
-use fred::types::Version;
+use fred::interfaces::{ClientLike, ClusterInterface};
+use fred::types::{Value, Version};
+use futures_util::future::try_join_all;
+use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
 use crate::doctor::{Finding, full};
-use crate::error::{Cause, ConnectError};
+use crate::error::{Cause, ConnectError, is_noperm, is_unknown_command};
 use crate::inspect::Info;
+use crate::lane::Lane;
+use crate::lanes::Lanes;
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
 use crate::server::Server;
 use crate::store::RedisL2;
+use crate::tls::TlsProblem;
+use crate::topology::{SlotRange, Topology};
 use crate::wire::Wire;
 
 /// Connects to a server: a store and a bus, each with a connection of its own.
@@ -35,6 +44,7 @@ use crate::wire::Wire;
 /// # async fn main() {
 /// let options = RedisOptions {
 ///     url: "redis://127.0.0.1:1".into(), // where nobody listens
+///     tls: None,
 ///     connect_timeout: Duration::from_secs(5),
 ///     command_timeout: Duration::from_millis(500),
 ///     log_len: 10_000,
@@ -46,104 +56,220 @@ use crate::wire::Wire;
 /// # }
 /// ```
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
-    let server = Arc::new(Server::new(&options).map_err(ConnectError::BadUrl)?);
-    let Parts { connection, link, warning } = match options.on_unreachable {
-        OnUnreachable::Fail => established(&server, options.connect_timeout).await?,
-        OnUnreachable::StartDegraded => opening(&server),
+    let server = Arc::new(Server::new(&options)?);
+    let limit = options.command_timeout;
+    let Parts { topology, lanes, link, warnings } = match (server.seeds(), options.on_unreachable) {
+        (None, OnUnreachable::Fail) => {
+            in_time(&server, options.connect_timeout, |note| single(&server, limit, note)).await?
+        }
+        (None, OnUnreachable::StartDegraded) => Parts::opening(server, limit),
+        (Some(seeds), OnUnreachable::Fail) => {
+            in_time(&server, options.connect_timeout, |note| cluster(seeds, limit, note)).await?
+        }
+        (Some(seeds), OnUnreachable::StartDegraded) => Parts::of_cluster(Topology::cluster(seeds)),
     };
-    let store = RedisL2::new(Arc::clone(&server), connection, options.log_len, options.command_timeout);
-    Ok((store.warned(warning), RedisBus::new(server, link)))
+    let bus = RedisBus::new(Arc::clone(&topology), link);
+    Ok((RedisL2::new(Lanes::new(topology, lanes, limit), options.log_len, warnings), bus))
 }
 
 struct Parts {
-    connection: Connection,
-    link: Link,
-    warning: Option<Finding>,
+    topology: Arc<Topology>,
+    lanes: BTreeMap<ServerId, Arc<Lane>>,
+    link: Option<Link>,
+    warnings: Vec<Finding>,
 }
 
-fn opening(server: &Arc<Server>) -> Parts {
-    let wire = Wire::open(server.command_client());
-    let connection = Connection::opening(wire, &server.once());
-    Parts { connection, link: Link::open(server), warning: None }
-}
+impl Parts {
+    fn opening(server: Arc<Server>, limit: Duration) -> Self {
+        let topology = Arc::new(Topology::single(Arc::clone(&server)));
+        let link = Some(Link::open(&server, &topology));
+        let lanes = [(ServerId::default(), Arc::new(Lane::opening(server, limit)))].into();
+        Self { topology, lanes, link, warnings: Vec::new() }
+    }
 
-async fn established(server: &Arc<Server>, limit: Duration) -> Result<Parts, ConnectError> {
-    let last = LastFailure::default();
-    in_time(server, limit, &last, checked(server, &last)).await
+    /// Its connections come when they are needed.
+    fn of_cluster(topology: Topology) -> Self {
+        Self { topology: Arc::new(topology), lanes: BTreeMap::new(), link: None, warnings: Vec::new() }
+    }
 }
 
 /// A connection for commands alone, with nothing asked of the server yet.
 pub(crate) async fn first_connection(server: &Server, limit: Duration) -> Result<Wire, ConnectError> {
-    let last = LastFailure::default();
-    let opening = async {
-        let mut wire = Wire::open(server.command_client());
-        wire.established(|error| last.note(error)).await.map_err(|error| refusal(server, &error))?;
-        Ok(wire)
-    };
-    in_time(server, limit, &last, opening).await
+    in_time(server, limit, |note| reached(server, note)).await
 }
 
-/// What went wrong last, for when the time is up.
-#[derive(Default)]
-struct LastFailure(Mutex<Option<Cause>>);
+/// Somewhere to put what went wrong last, for when the time is up.
+#[derive(Clone, Default)]
+struct Note(Arc<Mutex<Option<Cause>>>);
 
-impl LastFailure {
-    fn note(&self, error: &FredError) {
+impl Note {
+    fn take_down(&self, error: &FredError) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Cause::new(error));
+    }
+
+    fn read(&self) -> Option<Cause> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-async fn in_time<T>(
+async fn in_time<T, F>(
     server: &Server,
     limit: Duration,
-    last: &LastFailure,
-    work: impl Future<Output = Result<T, ConnectError>>,
-) -> Result<T, ConnectError> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        let cause = last.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Err(ConnectError::Unreachable { server: server.address(), cause })
-    })
+    connecting: impl FnOnce(Note) -> F,
+) -> Result<T, ConnectError>
+where
+    F: Future<Output = Result<T, ConnectError>>,
+{
+    let note = Note::default();
+    let work = async {
+        let mut work = pin!(connecting(note.clone()));
+        if let Ok(outcome) = tokio::time::timeout(limit / 2, &mut work).await {
+            return outcome;
+        }
+        tokio::select! {
+            outcome = work => outcome,
+            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
+        }
+    };
+    let outcome = tokio::time::timeout(limit, work).await;
+    outcome
+        .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))
 }
 
-async fn checked(server: &Arc<Server>, last: &LastFailure) -> Result<Parts, ConnectError> {
-    let note = |error: &FredError| last.note(error);
-    let (mut wire, mut link) = (Wire::open(server.command_client()), Link::open(server));
-    let both = tokio::try_join!(wire.established(&note), link.established(&note));
-    both.map_err(|error| refusal(server, &error))?;
-    check_version(server, wire.client.server_version())?;
+/// What is wrong with a server that has said nothing for so long; does not return if that is not known.
+async fn silence(server: &Server) -> TlsProblem {
+    if server.is_plain().await { TlsProblem::ServerIsPlain } else { std::future::pending().await }
+}
+
+/// Connects to the one server, which must not be one of a cluster.
+async fn single(server: &Arc<Server>, limit: Duration, note: Note) -> Result<Parts, ConnectError> {
+    let topology = Arc::new(Topology::single(Arc::clone(server)));
+    let mut link = Link::open(server, &topology);
+    let linked = async {
+        match link.established(|error| note.take_down(error)).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(refusal(server, &error).await),
+        }
+    };
+    let (arrival, ()) = tokio::try_join!(arrive(server, &note), linked)?;
+    if arrival.info.is_of_cluster() {
+        return Err(ConnectError::IsOfCluster { server: server.address() });
+    }
+    let lane = Lane::new(Arc::clone(server), arrival.connection, limit);
+    let lanes = [(ServerId::default(), Arc::new(lane))].into();
+    let warnings = full(&arrival.info, &server.address()).into_iter().collect();
+    Ok(Parts { topology, lanes, link: Some(link), warnings })
+}
+
+/// Connects to all servers that have slots, which the first of the seeds tells that can be asked.
+async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result<Parts, ConnectError> {
+    let topology = Topology::cluster(seeds.clone());
+    survey(&topology, seeds, &note).await?;
+    let owners: Vec<_> = topology.owners().into_iter().map(|id| (id, topology.server(id))).collect();
+    let arrivals = owners.into_iter().map(|(id, server)| {
+        let note = &note;
+        async move { arrive(&server, note).await.map(|arrival| (id, server, arrival)) }
+    });
+    let mut parts = Parts::of_cluster(topology);
+    for (id, server, arrival) in try_join_all(arrivals).await? {
+        parts.warnings.extend(full(&arrival.info, &server.address()));
+        parts.topology.set_sharded(arrival.version.as_ref().is_none_or(|version| version.major >= 7));
+        parts.lanes.insert(id, Arc::new(Lane::new(server, arrival.connection, limit)));
+    }
+    Ok(parts)
+}
+
+/// Has one of the seeds tell what the cluster looks like.
+async fn survey(topology: &Topology, seeds: Vec<Arc<Server>>, note: &Note) -> Result<(), ConnectError> {
+    let mut seeds = seeds.into_iter().peekable();
+    while let Some(seed) = seeds.next() {
+        match (ask_for_slots(&seed, note).await, seeds.peek()) {
+            (Ok(ranges), _) if !ranges.is_empty() => {
+                topology.learn(&ranges, &seed);
+                return Ok(());
+            }
+            (Ok(_), None) => return Err(ConnectError::NoSlots { server: seed.address() }),
+            (Err(error), None) => return Err(error),
+            (_, Some(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, ConnectError> {
+    let mut wire = Wire::open(seed.command_client());
+    let patience = seed.attempt();
+    let established = tokio::time::timeout(patience, wire.established(|error| note.take_down(error))).await;
+    let unreachable = || ConnectError::Unreachable { server: seed.address(), cause: note.read() };
+    if let Err(error) = established.map_err(|_| unreachable())? {
+        return Err(refusal(seed, &error).await);
+    }
+    let client = wire.client.with_options(&seed.once());
+    match Box::pin(client.cluster_slots::<Value>()).await {
+        Ok(answer) => Ok(SlotRange::parse_all(answer)),
+        Err(error) if error.details().contains("cluster support disabled") => {
+            Err(ConnectError::IsNoCluster { server: seed.address() })
+        }
+        Err(error) => Err(probe_refusal(seed, "CLUSTER", &error)),
+    }
+}
+
+/// A server that was connected to and found fit.
+struct Arrival {
+    connection: Connection,
+    version: Option<Version>,
+    info: Info,
+}
+
+async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
+    let wire = reached(server, note.clone()).await?;
+    let version = wire.client.server_version();
+    check_version(server, version.as_ref())?;
     let client = wire.client.with_options(&server.once());
     let info = Info::of(&client).await;
     if let Some(primary) = info.primary() {
         return Err(ConnectError::ReadOnlyReplica { server: server.address(), primary });
     }
-    probe(&client).await.map_err(|error| probe_refusal(server, &error))?;
-    let connection = Connection::established(wire, &server.once());
-    Ok(Parts { connection, link, warning: full(&info, &server.address()) })
+    probe(&client).await.map_err(|(command, error)| probe_refusal(server, command, &error))?;
+    Ok(Arrival { connection: Connection::established(wire, &server.once()), version, info })
 }
 
-fn refusal(server: &Server, error: &FredError) -> ConnectError {
-    let (server, cause) = (server.address(), Cause::new(error));
+async fn reached(server: &Server, note: Note) -> Result<Wire, ConnectError> {
+    let mut wire = Wire::open(server.command_client());
+    match wire.established(|error| note.take_down(error)).await {
+        Ok(()) => Ok(wire),
+        Err(error) => Err(refusal(server, &error).await),
+    }
+}
+
+async fn refusal(server: &Server, error: &FredError) -> ConnectError {
+    let (address, cause) = (server.address(), Cause::new(error));
     match error.kind() {
-        ErrorKind::Auth => ConnectError::AuthRefused { server, cause },
+        ErrorKind::Auth => ConnectError::AuthRefused { server: address, cause },
         // Before Redis 6 there was no HELLO.
-        _ if error.details().contains("unknown command") => ConnectError::TooOld { server, version: None },
-        _ => ConnectError::Unreachable { server, cause: Some(cause) },
+        _ if is_unknown_command(error) => ConnectError::TooOld { server: address, version: None },
+        _ if is_noperm(error) => ConnectError::MissingRight { server: address, cause },
+        _ => match server.tls_problem().await {
+            Some(problem) => ConnectError::Tls { server: address, problem },
+            None => ConnectError::Unreachable { server: address, cause: Some(cause) },
+        },
     }
 }
 
 /// A server that is still loading its data, say, does not forbid scripts.
-pub(crate) fn probe_refusal(server: &Server, error: &FredError) -> ConnectError {
+pub(crate) fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> ConnectError {
     let (server, cause) = (server.address(), Cause::new(error));
-    let details = error.details();
-    if details.starts_with("NOPERM") || details.contains("unknown command") {
-        ConnectError::ScriptsRefused { server, cause }
+    if is_noperm(error) {
+        ConnectError::MissingRight { server, cause }
+    } else if is_unknown_command(error) {
+        ConnectError::ScriptsDisabled { server, command }
     } else {
         ConnectError::Unreachable { server, cause: Some(cause) }
     }
 }
 
 /// A user without the right to INFO hides the version; then the scripts will tell.
-pub(crate) fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
+pub(crate) fn check_version(server: &Server, version: Option<&Version>) -> Result<(), ConnectError> {
     match version {
         Some(version) if (version.major, version.minor) < (6, 2) => {
             Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })

@@ -74,6 +74,7 @@ const SETTINGS: &[&str] = &[
 /// # async fn main() {
 /// let options = RedisOptions {
 ///     url: "redis://127.0.0.1:1".into(), // where nobody listens
+///     tls: None,
 ///     connect_timeout: Duration::from_secs(5),
 ///     command_timeout: Duration::from_secs(1),
 ///     log_len: 0,
@@ -87,7 +88,7 @@ const SETTINGS: &[&str] = &[
 pub async fn diagnose(options: &RedisOptions, subjects: &[Subject]) -> Diagnosis {
     let server = match Server::new(options) {
         Ok(server) => server,
-        Err(problem) => return failed(String::new(), &ConnectError::BadUrl(problem)),
+        Err(error) => return failed(String::new(), &error),
     };
     let wire = match first_connection(&server, options.connect_timeout).await {
         Ok(wire) => wire,
@@ -107,12 +108,17 @@ fn failed(server: String, error: &ConnectError) -> Diagnosis {
 /// Why connecting fails, as a finding.
 pub(crate) fn refused(error: &ConnectError) -> Finding {
     let (kind, server) = match error {
-        ConnectError::BadUrl(_) => (FindingKind::BadUrl, "no server"),
+        ConnectError::BadUrl(_) | ConnectError::BadTls(_) => (FindingKind::BadUrl, "no server"),
+        ConnectError::Tls { server, .. } => (FindingKind::Tls, server.as_str()),
         ConnectError::Unreachable { server, .. } => (FindingKind::Unreachable, server.as_str()),
         ConnectError::AuthRefused { server, .. } => (FindingKind::LoginRefused, server.as_str()),
         ConnectError::TooOld { server, .. } => (FindingKind::TooOld, server.as_str()),
         ConnectError::ReadOnlyReplica { server, .. } => (FindingKind::Replica, server.as_str()),
-        ConnectError::ScriptsRefused { server, .. } => (FindingKind::ScriptsRefused, server.as_str()),
+        ConnectError::IsOfCluster { server } => (FindingKind::ClusterMode, server.as_str()),
+        ConnectError::IsNoCluster { server } => (FindingKind::NoCluster, server.as_str()),
+        ConnectError::NoSlots { server } => (FindingKind::NoSlots, server.as_str()),
+        ConnectError::MissingRight { server, .. } => (FindingKind::RightsMissing, server.as_str()),
+        ConnectError::ScriptsDisabled { server, .. } => (FindingKind::ScriptsRefused, server.as_str()),
     };
     Finding::new(kind, server, error.to_string())
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use fred::error::{Error as FredError, ErrorKind};
 use nearfar_core::backend::L2Error;
 
+use crate::tls::{TlsProblem, TlsSettingProblem};
+
 /// What the server or the network said, as text. It never holds a URL or a password.
 ///
 /// ```
@@ -18,6 +20,11 @@ impl Cause {
     pub(crate) fn new(error: &FredError) -> Self {
         Self(plain(error.details()).into())
     }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn of(reason: &impl fmt::Display) -> Self {
+        Self(reason.to_string().into())
+    }
 }
 
 impl fmt::Display for Cause {
@@ -29,7 +36,9 @@ impl fmt::Display for Cause {
 impl std::error::Error for Cause {}
 
 /// fred formats I/O errors for debugging: `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+/// Redis repeats the arguments of a command that it does not know; those of HELLO hold the password.
 fn plain(details: &str) -> &str {
+    let details = details.split_once(", with args").map_or(details, |(command, _)| command);
     let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
     message.map_or(details, |(message, _)| message)
 }
@@ -47,6 +56,15 @@ fn plain(details: &str) -> &str {
 pub enum ConnectError {
     /// The URL cannot be used.
     BadUrl(UrlProblem),
+    /// The settings for TLS cannot be used.
+    BadTls(TlsSettingProblem),
+    /// The server is there, and no connection comes about for want of TLS, or with TLS.
+    Tls {
+        /// `host:port`, of several the ones that were tried.
+        server: String,
+        /// What is wrong.
+        problem: TlsProblem,
+    },
     /// Nothing answered within the time limit, or the connection was refused.
     Unreachable {
         /// `host:port`, of several the ones that were tried.
@@ -75,12 +93,34 @@ pub enum ConnectError {
         /// Its primary's `host:port`, as the replica knows it.
         primary: String,
     },
-    /// The user may not run scripts, without which no step is atomic.
-    ScriptsRefused {
+    /// The server is one of a cluster, and the URL does not say so.
+    IsOfCluster {
         /// `host:port`.
         server: String,
-        /// What it said.
+    },
+    /// The URL asks for a cluster, and the server is none of one.
+    IsNoCluster {
+        /// `host:port`.
+        server: String,
+    },
+    /// The cluster has given its slots to nobody yet.
+    NoSlots {
+        /// `host:port` of the server that said so.
+        server: String,
+    },
+    /// The user may not do something that is needed from the start.
+    MissingRight {
+        /// `host:port`.
+        server: String,
+        /// What it said, with the name of the command.
         cause: Cause,
+    },
+    /// The server does not run scripts, without which no step is atomic.
+    ScriptsDisabled {
+        /// `host:port`.
+        server: String,
+        /// The command that it does not know: `EVAL` or `EVALSHA`.
+        command: &'static str,
     },
 }
 
@@ -88,6 +128,8 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BadUrl(problem) => write!(f, "the Redis URL cannot be used: {problem}"),
+            Self::BadTls(problem) => write!(f, "the TLS settings cannot be used: {problem}"),
+            Self::Tls { server, problem } => write!(f, "cannot talk to Redis at {server}: {problem}"),
             Self::Unreachable { server, cause: Some(cause) } => {
                 write!(f, "cannot reach Redis at {server}: {cause}")
             }
@@ -104,9 +146,22 @@ impl fmt::Display for ConnectError {
             Self::ReadOnlyReplica { server, primary } => {
                 write!(f, "Redis at {server} is a read-only replica; connect to its primary, {primary}")
             }
-            Self::ScriptsRefused { server, cause } => {
-                write!(f, "Redis at {server} does not run scripts: {cause}")
+            Self::IsOfCluster { server } => {
+                write!(f, "Redis at {server} is one of a cluster; connect with redis-cluster://")
             }
+            Self::IsNoCluster { server } => {
+                write!(f, "Redis at {server} is not of a cluster; connect with redis://")
+            }
+            Self::NoSlots { server } => {
+                write!(f, "the cluster of Redis at {server} has no slots yet, so it can hold nothing")
+            }
+            Self::MissingRight { server, cause } => {
+                write!(f, "Redis at {server} does not give this user a right that is needed: {cause}")
+            }
+            Self::ScriptsDisabled { server, command } => write!(
+                f,
+                "Redis at {server} does not run scripts: {command} is disabled or renamed there (`rename-command`)"
+            ),
         }
     }
 }
@@ -118,18 +173,22 @@ impl std::error::Error for ConnectError {}
 /// ```
 /// use nearfar_redis::UrlProblem;
 ///
-/// assert!(UrlProblem::Tls.to_string().contains("TLS"));
+/// assert!(UrlProblem::TlsUnused.to_string().contains("TLS"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UrlProblem {
     /// It begins with none of the known schemes.
     Scheme,
-    /// It asks for TLS, which is not supported yet. Going on in plain text would give the password away.
-    Tls,
-    /// It asks for Redis Cluster, which is not supported yet.
-    Cluster,
-    /// The part after the last slash is no database number.
+    /// It asks for TLS, and the cargo feature `tls` is off. Going on in plain text would give the password away.
+    TlsNotBuilt,
+    /// There are settings for TLS, and it does not ask for it. Going on in plain text would give the password away.
+    TlsUnused,
+    /// It names a user without a password. Going on would be as the default user.
+    UserWithoutPassword,
+    /// It asks for a socket of the file system, and does not go on with the path of one.
+    SocketPath,
+    /// What should be a database number is none.
     Database,
     /// It cannot be parsed, or has no host.
     Malformed(Cause),
@@ -138,10 +197,20 @@ pub enum UrlProblem {
 impl fmt::Display for UrlProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme => write!(f, "it does not begin with redis://, valkey:// or redis-sentinel://"),
-            Self::Tls => write!(f, "TLS is not supported yet"),
-            Self::Cluster => write!(f, "Redis Cluster is not supported yet"),
-            Self::Database => write!(f, "what follows the host is not a database number"),
+            Self::Scheme => write!(
+                f,
+                "it does not begin with redis://, rediss://, redis-cluster://, rediss-cluster://, redis-sentinel://, \
+                 rediss-sentinel://, redis+unix://, or the same with valkey"
+            ),
+            Self::TlsNotBuilt => write!(f, "it asks for TLS, and the cargo feature `tls` of nearfar is off"),
+            Self::TlsUnused => {
+                write!(f, "there are TLS settings, and it does not ask for TLS: `rediss://` does")
+            }
+            Self::UserWithoutPassword => write!(f, "it names a user and no password"),
+            Self::SocketPath => {
+                write!(f, "it does not go on with the path of a socket, as in redis+unix:///run/redis.sock")
+            }
+            Self::Database => write!(f, "what stands for the database is not its number"),
             Self::Malformed(cause) => write!(f, "{cause}"),
         }
     }
@@ -152,6 +221,8 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
     match error.kind() {
         ErrorKind::Timeout => L2Error::TimedOut,
         ErrorKind::Backpressure => L2Error::Unreachable,
+        // It did nothing, and will when it is in order again.
+        _ if is_passing(error.details()) => L2Error::Unreachable,
         _ if is_reply(error.details()) => L2Error::Rejected(Arc::new(Cause::new(error))),
         _ => L2Error::ConnectionLost(Arc::new(Cause::new(error))),
     }
@@ -159,11 +230,28 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
 
 /// Whether the server answered, with an error.
 pub(crate) fn is_refusal(error: &FredError) -> bool {
-    matches!(l2_error(error), L2Error::Rejected(_))
+    is_reply(error.details())
+}
+
+/// Whether a server refuses everything for a while: a slot that is on its way to another server, a cluster with servers
+/// missing, a replica whose primary is away, a server that is reading its data.
+fn is_passing(details: &str) -> bool {
+    let code = details.split_whitespace().next().unwrap_or_default();
+    matches!(code, "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING")
+}
+
+/// Whether the server refuses this to the user.
+pub(crate) fn is_noperm(error: &FredError) -> bool {
+    error.details().starts_with("NOPERM")
+}
+
+/// Whether the server has no such command, at least not by this name.
+pub(crate) fn is_unknown_command(error: &FredError) -> bool {
+    error.details().contains("unknown command")
 }
 
 /// Whether the server said this. fred has no kind for it; the server's errors begin with a code such as `READONLY`.
-fn is_reply(details: &str) -> bool {
+pub(crate) fn is_reply(details: &str) -> bool {
     let code = details.split_whitespace().next().unwrap_or_default();
     code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase())
 }
@@ -182,6 +270,13 @@ mod tests {
         let said = |details| l2_error(&FredError::new(ErrorKind::Unknown, details));
         assert!(matches!(said("OOM command not allowed"), L2Error::Rejected(_)));
         assert!(matches!(said("Client is not initialized."), L2Error::ConnectionLost(_)));
+    }
+
+    #[test]
+    fn the_arguments_of_an_unknown_command_are_not_repeated() {
+        let details = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'app' 'hunter2'";
+        let cause = Cause::new(&FredError::new(ErrorKind::Unknown, details));
+        assert_eq!(cause.to_string(), "ERR unknown command 'HELLO'");
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl Info {
         self.get(name)?.parse().ok()
     }
 
+    /// Whether it is a server of a cluster.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.get("cluster_enabled") == Some("1")
+    }
+
     /// The primary's address if this is a replica that takes no writes.
     pub(crate) fn primary(&self) -> Option<String> {
         let replica = self.get("role")? == "slave" && self.get("slave_read_only")? == "1";

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use fred::types::Key;
-use nearfar_core::{Namespace, NodeId};
+use fred::util::redis_keyslot;
+use nearfar_core::{Namespace, NodeId, PartitionId};
 
 /// The names of a partition's keys and channels.
 ///
@@ -11,8 +12,8 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn of(namespace: &Namespace) -> Self {
-        Self { prefix: format!("{{{namespace}.0}}") }
+    pub(crate) fn of(partition: &PartitionId) -> Self {
+        Self { prefix: prefix(partition) }
     }
 
     pub(crate) fn value(&self, key: &[u8]) -> Key {
@@ -43,14 +44,44 @@ impl Keys {
         self.named(&format!("#echo:{node}"))
     }
 
+    /// What rights are tried on; it never exists.
+    pub(crate) fn trial(&self) -> Key {
+        self.named("#rights").into()
+    }
+
+    /// Where the right to publish is tried; nobody listens.
+    pub(crate) fn trial_channel(&self) -> String {
+        self.named("#echo:rights")
+    }
+
+    /// The pattern of all keys of the partition.
+    pub(crate) fn all_keys(&self) -> String {
+        self.named("*")
+    }
+
+    /// The pattern of all channels of the partition.
+    pub(crate) fn all_channels(&self) -> String {
+        self.named("#*")
+    }
+
     fn named(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 }
 
+/// What the names of all keys and channels of a partition begin with: its hash tag.
+pub(crate) fn prefix(partition: &PartitionId) -> String {
+    format!("{{{partition}}}")
+}
+
 /// Where the settings of a namespace stand.
 pub(crate) fn meta(namespace: &Namespace) -> Key {
     format!("{{{namespace}}}#meta").into()
+}
+
+/// In which slot.
+pub(crate) fn meta_slot(namespace: &Namespace) -> u16 {
+    redis_keyslot(namespace.as_str().as_bytes())
 }
 
 #[cfg(test)]
@@ -60,7 +91,7 @@ mod tests {
     #[test]
     fn names_are_as_documented() {
         let namespace = Namespace::new("users").unwrap();
-        let keys = Keys::of(&namespace);
+        let keys = Keys::of(&PartitionId::new(namespace.clone(), 0));
         assert_eq!(keys.value(b"#head").as_bytes(), b"{users.0}:#head");
         assert_eq!(keys.head().as_bytes(), b"{users.0}#head");
         assert_eq!(keys.log().as_bytes(), b"{users.0}#log");

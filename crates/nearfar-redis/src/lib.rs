@@ -22,13 +22,12 @@
 //! * Whatever may have lost a message is reported as a [`Doubt`](nearfar_core::Doubt).
 //! * Dropping the two leaves no task and no connection behind.
 //!
-//! # What the user may have to be allowed
-//! Keys `{ns.0}*` and `{ns}#meta`, channels `{ns.0}#*`, and the commands `HELLO`, `PING`, `CLIENT ID`, `INFO`, `EVAL`,
-//! `EVALSHA`, `MGET`, `GET`, `GETRANGE`, `SET`, `DEL`, `PERSIST`, `XADD`, `XRANGE`, `ZADD`, `ZRANGE`, `ZREM`,
-//! `ZREMRANGEBYSCORE`, `TIME`, `PUBLISH`, `SUBSCRIBE`, `UNSUBSCRIBE`. A subscription that is refused shows only in that no echo ever comes.
+//! # What the user has to be allowed
+//! `docs/security.md` has it in one line. What is missing of it fails [`connect`] or
+//! [`open`](nearfar_core::backend::L2::open), or is told by [`Refused`](nearfar_core::backend::BusEvent::Refused).
 //!
 //! # What is not guaranteed
-//! * Redis Cluster and TLS are not supported yet; URLs that ask for them are refused.
+//! * Redis Cluster is not supported yet; URLs that ask for it are refused.
 //! * Redis acknowledges writes before its replicas have them: a failover may lose the last ones.
 
 mod bus;
@@ -39,11 +38,18 @@ mod doctor;
 mod error;
 mod inspect;
 mod keys;
+mod lane;
+mod lanes;
 mod link;
 mod options;
+mod rights;
 mod scripts;
+mod security;
 mod server;
+mod socket;
 mod store;
+mod tls;
+mod topology;
 mod wire;
 
 pub use bus::RedisBus;
@@ -52,3 +58,4 @@ pub use doctor::{Diagnosis, Examination, Expected, Fact, Finding, FindingKind, S
 pub use error::{Cause, ConnectError, UrlProblem};
 pub use options::{OnUnreachable, RedisOptions};
 pub use store::RedisL2;
+pub use tls::{Tls, TlsProblem, TlsSettingProblem};

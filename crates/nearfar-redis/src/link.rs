@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use fred::clients::{Client, WithOptions};
+use fred::clients::{Client, Pipeline, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{ClusterStateChange, Message};
@@ -9,7 +9,9 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::error::{Cause, is_noperm, is_reply};
 use crate::server::Server;
+use crate::topology::{SlotRange, Topology};
 use crate::wire::{Owned, Wire};
 
 /// What a subscriber connection has to say.
@@ -21,9 +23,14 @@ pub(crate) enum Signal {
     Anew(Doubt),
     /// Subscriptions were made and confirmed.
     Subscribed,
+    /// The server refuses the subscription to these.
+    Refused(Channels, Cause),
     /// It will never say anything again.
     Dead,
 }
+
+/// What is subscribed to together.
+pub(crate) type Channels = [String; 2];
 
 /// One subscriber connection. Dropping it closes it.
 pub(crate) struct Link {
@@ -32,17 +39,19 @@ pub(crate) struct Link {
     changes: Receiver<Vec<ClusterStateChange>>,
     subscriber: Subscriber,
     server: Arc<Server>,
+    topology: Arc<Topology>,
     /// Whether an attempt to connect has ended, one way or the other.
     settled: bool,
 }
 
 impl Link {
     /// Begins to connect. Must be called inside the runtime.
-    pub(crate) fn open(server: &Arc<Server>) -> Self {
+    pub(crate) fn open(server: &Arc<Server>, topology: &Arc<Topology>) -> Self {
         let wire = Wire::open(server.subscriber_client());
         let (messages, changes) = (wire.client.message_rx(), wire.client.cluster_change_rx());
-        let subscriber = Subscriber::spawn(wire.client.with_options(&server.once()));
-        Self { wire, messages, changes, subscriber, server: Arc::clone(server), settled: false }
+        let (server, topology) = (Arc::clone(server), Arc::clone(topology));
+        let subscriber = Subscriber::spawn(&wire.client, &server, &topology);
+        Self { wire, messages, changes, subscriber, server, topology, settled: false }
     }
 
     /// Waits until the connection stands; see [`Wire::established`].
@@ -56,19 +65,19 @@ impl Link {
         self.settled || self.wire.task.0.is_finished()
     }
 
-    pub(crate) fn subscribe(&self, channels: Vec<String>) {
-        self.subscriber.ask(Request::Subscribe(channels));
+    pub(crate) fn subscribe(&self, channels: Channels) {
+        self.subscriber.ask(Request::Subscribe(vec![channels]));
     }
 
-    pub(crate) fn unsubscribe(&self, channels: Vec<String>) {
+    pub(crate) fn unsubscribe(&self, channels: Channels) {
         self.subscriber.ask(Request::Unsubscribe(channels));
     }
 
     /// Asks for the subscriptions of a new connection; what was asked of the old one no longer matters.
-    pub(crate) fn subscribe_anew(&mut self, channels: Vec<String>) {
-        self.subscriber = Subscriber::spawn(self.wire.client.with_options(&self.server.once()));
+    pub(crate) fn subscribe_anew(&mut self, channels: Vec<Channels>) {
+        self.subscriber = Subscriber::spawn(&self.wire.client, &self.server, &self.topology);
         if !channels.is_empty() {
-            self.subscribe(channels);
+            self.subscriber.ask(Request::Subscribe(channels));
         }
     }
 
@@ -86,7 +95,7 @@ impl Link {
             error = self.wire.errors.recv() => heard(&error, Signal::Doubt(Doubt::Disconnected)),
             made = self.wire.reconnects.recv() => heard(&made, Signal::Anew(Doubt::Disconnected)),
             change = self.changes.recv() => heard(&change, Signal::Anew(Doubt::TopologyChanged)),
-            done = self.subscriber.done.recv() => return done.map_or(Signal::Dead, |()| Signal::Subscribed),
+            said = self.subscriber.said.recv() => return said.unwrap_or(Signal::Dead),
             message = self.messages.recv() => return delivered(message),
         };
         self.settled = true;
@@ -111,23 +120,26 @@ fn delivered(message: Result<Message, RecvError>) -> Signal {
 }
 
 enum Request {
-    Subscribe(Vec<String>),
-    Unsubscribe(Vec<String>),
+    Subscribe(Vec<Channels>),
+    Unsubscribe(Channels),
 }
 
 /// The task that asks for subscriptions, one request after the other.
 struct Subscriber {
     requests: UnboundedSender<Request>,
-    done: UnboundedReceiver<()>,
+    /// `Subscribed` and `Refused`.
+    said: UnboundedReceiver<Signal>,
     _task: Owned<()>,
 }
 
 impl Subscriber {
-    fn spawn(client: WithOptions<Client>) -> Self {
+    fn spawn(client: &Client, server: &Arc<Server>, topology: &Arc<Topology>) -> Self {
         let (requests, inbox) = unbounded_channel();
-        let (confirm, done) = unbounded_channel();
-        let task = Owned(tokio::spawn(serve(client, inbox, confirm)));
-        Self { requests, done, _task: task }
+        let (say, said) = unbounded_channel();
+        let client = client.with_options(&server.once());
+        let (server, topology) = (Arc::clone(server), Arc::clone(topology));
+        let task = Owned(tokio::spawn(Asker { client, server, topology, say, pings: 0 }.serve(inbox)));
+        Self { requests, said, _task: task }
     }
 
     fn ask(&self, request: Request) {
@@ -136,28 +148,125 @@ impl Subscriber {
     }
 }
 
-/// Failures need no handling: a lost connection announces itself and asks anew, and a subscription that was never made
-/// brings no echo, so that the watchdog replaces the connection.
-async fn serve(
+struct Asker {
     client: WithOptions<Client>,
-    mut inbox: UnboundedReceiver<Request>,
-    confirm: UnboundedSender<()>,
-) {
-    while let Some(request) = inbox.recv().await {
-        match request {
-            Request::Unsubscribe(channels) => drop(Box::pin(client.unsubscribe(channels)).await),
-            Request::Subscribe(channels) => {
-                if subscribe_and_confirm(&client, channels).await.is_ok() {
-                    let _ = confirm.send(());
+    server: Arc<Server>,
+    topology: Arc<Topology>,
+    say: UnboundedSender<Signal>,
+    /// How many were sent; each carries its number.
+    pings: u64,
+}
+
+impl Asker {
+    async fn serve(mut self, mut inbox: UnboundedReceiver<Request>) {
+        while let Some(request) = inbox.recv().await {
+            match request {
+                Request::Unsubscribe(channels) if self.topology.is_sharded() => self.leave(channels).await,
+                Request::Unsubscribe(channels) => self.unsubscribe(channels).await,
+                Request::Subscribe(groups) if self.topology.is_sharded() => self.join(groups).await,
+                Request::Subscribe(groups) => self.subscribe(groups).await,
+            }
+        }
+    }
+
+    /// Subscribes to sharded channels. fred takes the reply to the first of several for that to the command, and the
+    /// others for those to what comes next; so they are asked for one by one.
+    async fn join(&mut self, groups: Vec<Channels>) {
+        for group in groups {
+            match self.join_all(&group).await {
+                Ok(()) => self.tell(Signal::Subscribed),
+                Err(error) => match SlotRange::of_redirection(error.details()) {
+                    // It is somebody else's, who is asked then.
+                    Some(moved) => self.topology.learn(&[moved], &self.server),
+                    None if is_noperm(&error) => self.tell(Signal::Refused(group, Cause::new(&error))),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    async fn join_all(&self, group: &Channels) -> Result<(), FredError> {
+        for channel in group {
+            Box::pin(self.client.ssubscribe(channel.clone())).await?;
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, group: Channels) {
+        for channel in group {
+            let _ = Box::pin(self.client.sunsubscribe(channel)).await;
+        }
+    }
+
+    /// One refused channel refuses them all, so then each group is asked for by itself.
+    async fn subscribe(&mut self, groups: Vec<Channels>) {
+        if let Some(cause) = self.subscribe_to(groups.concat()).await {
+            if let [channels] = &groups[..] {
+                return self.tell(Signal::Refused(channels.clone(), cause));
+            }
+            for channels in groups {
+                if let Some(cause) = self.subscribe_to(channels.to_vec()).await {
+                    self.tell(Signal::Refused(channels, cause));
                 }
             }
         }
     }
-}
 
-/// fred answers SUBSCRIBE before it has written it; only a PING behind it on the same connection confirms. A refused
-/// one shifts the replies, so that the PING gets the refusal.
-async fn subscribe_and_confirm(client: &WithOptions<Client>, channels: Vec<String>) -> Result<(), FredError> {
-    Box::pin(client.subscribe(channels)).await?;
-    Box::pin(client.ping(None)).await
+    /// Tells if it is done, returns why if it is refused.
+    ///
+    /// Other failures need no handling: a lost connection announces itself and asks anew, and a subscription that was
+    /// never made brings no echo, so that the watchdog replaces the connection.
+    async fn subscribe_to(&mut self, channels: Vec<String>) -> Option<Cause> {
+        let request = Pipeline::from(self.client.clone());
+        // Inside a pipeline this waits for nothing.
+        Box::pin(request.subscribe(channels)).await.ok()?;
+        match self.confirmed(request).await {
+            Ok(()) => self.tell(Signal::Subscribed),
+            Err(error) if is_reply(error.details()) => return Some(Cause::new(&error)),
+            Err(_) => {}
+        }
+        None
+    }
+
+    /// If it is refused, messages of these channels go on coming, and nobody wants them.
+    async fn unsubscribe(&mut self, channels: Channels) {
+        let request = Pipeline::from(self.client.clone());
+        if Box::pin(request.unsubscribe(Vec::from(channels))).await.is_ok() {
+            let _ = self.confirmed(request).await;
+        }
+    }
+
+    /// fred takes no reply for one to SUBSCRIBE; only that to a PING behind it on the same connection confirms. A refusal
+    /// shifts the replies: the PING gets it, and its own reply is one too many. In one pipeline, because a refusal that
+    /// came before the PING was under way would find nobody to go to.
+    async fn confirmed(&mut self, request: Pipeline<WithOptions<Client>>) -> Result<(), FredError> {
+        self.pings += 1;
+        let _: () = Box::pin(request.ping(Some(self.pings.to_string()))).await?;
+        match Box::pin(request.last::<u64>()).await {
+            Ok(number) if number == self.pings => Ok(()),
+            // Of an earlier request. Whether this one was refused shows in that no echo comes.
+            Ok(_) => self.catch_up().await,
+            Err(error) => {
+                if is_reply(error.details()) {
+                    self.catch_up().await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Until the replies are in step again.
+    async fn catch_up(&mut self) -> Result<(), FredError> {
+        loop {
+            self.pings += 1;
+            let number: u64 = Box::pin(self.client.ping(Some(self.pings.to_string()))).await?;
+            if number == self.pings {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&self, signal: Signal) {
+        let _ = self.say.send(signal);
+    }
 }

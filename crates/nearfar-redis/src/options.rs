@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::tls::Tls;
+
 /// How to reach the server.
 ///
 /// ```
@@ -9,6 +11,7 @@ use std::time::Duration;
 ///
 /// let options = RedisOptions {
 ///     url: "redis://user:secret@cache.internal:6379/0".into(),
+///     tls: None,
 ///     connect_timeout: Duration::from_secs(5),
 ///     command_timeout: Duration::from_millis(500),
 ///     log_len: 10_000,
@@ -18,9 +21,13 @@ use std::time::Duration;
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host[:port][/database]`, or `redis-sentinel://` with `?sentinelServiceName=`. A
-    /// `valkey` scheme means the same as `redis`.
+    /// `redis://[user:password@]host[:port][/database]`, with TLS `rediss://`; the same behind Sentinel with
+    /// `redis-sentinel://`, `rediss-sentinel://` and `?sentinelServiceName=`; a socket of the file system with
+    /// `redis+unix://[user:password@]/path[?db=number]`. A `valkey` scheme means the same as `redis`.
     pub url: String,
+    /// Whom to believe with TLS, and what to show. `None` is as [`Tls::new`]; anything else is refused if the URL does
+    /// not ask for TLS.
+    pub tls: Option<Tls>,
     /// How long [`connect`](crate::connect) tries.
     pub connect_timeout: Duration,
     /// How long one operation may take, however it ends.
@@ -52,6 +59,7 @@ impl fmt::Debug for RedisOptions {
     /// Leaves the URL out: it may carry a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
+            .field("tls", &self.tls)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
             .field("log_len", &self.log_len)

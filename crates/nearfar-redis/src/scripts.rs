@@ -1,4 +1,5 @@
-use std::sync::OnceLock;
+use std::borrow::Cow;
+use std::sync::{LazyLock, OnceLock};
 
 use fred::bytes_utils::Str;
 use fred::clients::{Client, WithOptions};
@@ -8,28 +9,60 @@ use fred::types::{Key, Value};
 
 use crate::error::is_noscript;
 
-pub(crate) static CHANGE: Script =
-    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/change.lua")));
+pub(crate) static CHANGE: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/change.lua"))));
 pub(crate) static FILL: Script =
     Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/fill.lua")));
-pub(crate) static BEAT: Script =
-    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua")));
+pub(crate) static BEAT: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 
-/// Whether scripts run here, and may ask for the time.
-pub(crate) async fn probe(client: &WithOptions<Client>) -> Result<Value, FredError> {
-    Box::pin(client.eval("return redis.call('TIME')", Vec::<String>::new(), Vec::<Value>::new())).await
+pub(crate) static RIGHTS: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(include_str!("lua/rights.lua")));
+static NOTHING: Script = Script::new("return 1");
+
+/// Which of the two commands that run scripts does not work here.
+pub(crate) async fn probe(client: &WithOptions<Client>) -> Result<(), (&'static str, FredError)> {
+    let nothing = || (Vec::<Key>::new(), Vec::<Value>::new());
+    let (keys, args) = nothing();
+    match Box::pin(client.evalsha::<Value, _, _, _>(NOTHING.hash(), keys, args)).await {
+        Err(error) if !is_noscript(&error) => return Err(("EVALSHA", error)),
+        _ => {}
+    }
+    let (keys, args) = nothing();
+    let ran = Box::pin(client.eval::<Value, _, _, _>(&*NOTHING.source, keys, args)).await;
+    ran.map(drop).map_err(|error| ("EVAL", error))
+}
+
+/// A script that publishes, and its form for a cluster's sharded channels.
+pub(crate) struct Publishing {
+    everywhere: Script,
+    in_shard: Script,
+}
+
+impl Publishing {
+    fn new(source: &'static str) -> Self {
+        let in_shard = source.replace("'PUBLISH'", "'SPUBLISH'");
+        Self {
+            everywhere: Script::new(source),
+            in_shard: Script { source: in_shard.into(), hash: OnceLock::new() },
+        }
+    }
+
+    pub(crate) fn for_shard(&self, sharded: bool) -> &Script {
+        if sharded { &self.in_shard } else { &self.everywhere }
+    }
 }
 
 /// A Lua script, called by its hash.
 pub(crate) struct Script {
-    source: &'static str,
+    source: Cow<'static, str>,
     hash: OnceLock<Str>,
 }
 
 impl Script {
     const fn new(source: &'static str) -> Self {
-        Self { source, hash: OnceLock::new() }
+        Self { source: Cow::Borrowed(source), hash: OnceLock::new() }
     }
 
     /// Runs it; a server that does not know it is told. That is no second execution: nothing ran the first time.
@@ -42,12 +75,12 @@ impl Script {
         // Keys and arguments are reference-counted bytes, so keeping them for the second call copies nothing.
         // fred's futures have some 8 KiB: boxed here, lest every caller carries copies of that.
         match Box::pin(client.evalsha(self.hash(), keys.clone(), args.clone())).await {
-            Err(error) if is_noscript(&error) => Box::pin(client.eval(self.source, keys, args)).await,
+            Err(error) if is_noscript(&error) => Box::pin(client.eval(&*self.source, keys, args)).await,
             answer => answer,
         }
     }
 
     fn hash(&self) -> Str {
-        self.hash.get_or_init(|| fred::util::sha1_hash(self.source).into()).clone()
+        self.hash.get_or_init(|| fred::util::sha1_hash(&self.source).into()).clone()
     }
 }

@@ -1,14 +1,20 @@
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::socket2::TcpKeepalive;
 use fred::types::RespVersion;
-use fred::types::config::{Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, TcpConfig};
+use fred::types::config::{
+    Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server as Address, ServerConfig,
+    TcpConfig,
+};
 
-use crate::error::{Cause, UrlProblem};
+use crate::error::{Cause, ConnectError, UrlProblem};
 use crate::options::RedisOptions;
+use crate::security::Security;
+use crate::socket;
+use crate::tls::TlsProblem;
 
 /// One attempt to connect does not use up the whole of a long `connect_timeout`: after a lost packet, a new attempt is
 /// quicker than the old one's retransmission.
@@ -26,17 +32,54 @@ const COMMAND_BUFFER: usize = 16 * 1024;
 pub(crate) const IN_FLIGHT: usize = 4096;
 
 /// The server, and how its clients are set.
+#[derive(Clone)]
 pub(crate) struct Server {
     config: Config,
     connection: ConnectionConfig,
     command_timeout: Duration,
+    security: Security,
 }
 
 impl Server {
-    pub(crate) fn new(options: &RedisOptions) -> Result<Self, UrlProblem> {
-        let config = Config { version: RespVersion::RESP3, fail_fast: false, ..parse(&options.url)? };
+    pub(crate) fn new(options: &RedisOptions) -> Result<Self, ConnectError> {
+        let (asks_for_tls, parsed) = parse(&options.url).map_err(ConnectError::BadUrl)?;
+        let mut config = Config { version: RespVersion::RESP3, fail_fast: false, ..parsed };
+        let security = Security::of(asks_for_tls, options.tls.as_ref())?;
+        security.apply(&mut config);
         let connection = connection_config(options.connect_timeout.min(ATTEMPT_AT_MOST));
-        Ok(Self { config, connection, command_timeout: options.command_timeout })
+        Ok(Self { config, connection, command_timeout: options.command_timeout, security })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_url(url: &str) -> Self {
+        let connection = connection_config(ATTEMPT_AT_MOST);
+        let (_, config) = parse(url).expect("the test has a good one");
+        let security = Security::of(false, None).expect("none is asked for");
+        Self { config, connection, command_timeout: ATTEMPT_AT_MOST, security }
+    }
+
+    /// How long one attempt to connect may take.
+    pub(crate) fn attempt(&self) -> Duration {
+        self.connection.connection_timeout
+    }
+
+    /// Another server, reached with the same user, password and settings.
+    pub(crate) fn at(&self, host: &str, port: u16) -> Self {
+        let server = ServerConfig::Centralized { server: Address::new(host, port) };
+        Self { config: Config { server, ..self.config.clone() }, ..self.clone() }
+    }
+
+    /// Another server on the same host.
+    pub(crate) fn beside(&self, port: u16) -> Self {
+        let hosts = self.config.server.hosts();
+        let host = hosts.first().map(|address| address.host.to_string());
+        self.at(&host.unwrap_or_default(), port)
+    }
+
+    /// The servers of a cluster that its URL names, each on its own; `None` if it names no cluster.
+    pub(crate) fn seeds(&self) -> Option<Vec<Arc<Self>>> {
+        let ServerConfig::Clustered { hosts, .. } = &self.config.server else { return None };
+        Some(hosts.iter().map(|address| Arc::new(self.at(&address.host, address.port))).collect())
     }
 
     /// A client for commands, not connected yet.
@@ -63,8 +106,24 @@ impl Server {
         Options { max_attempts: Some(1), timeout: Some(self.command_timeout), ..Options::default() }
     }
 
-    /// `host:port`, of several separated by commas.
+    /// What of TLS keeps a connection from coming about.
+    pub(crate) async fn tls_problem(&self) -> Option<TlsProblem> {
+        match &self.config.server {
+            ServerConfig::Unix { .. } => None,
+            remote => self.security.diagnose(&remote.hosts()).await,
+        }
+    }
+
+    /// Whether it is asked for TLS and answers in plain text.
+    pub(crate) async fn is_plain(&self) -> bool {
+        self.security.meets_plain(&self.config.server.hosts()).await
+    }
+
+    /// `host:port`, of several separated by commas; of a socket its path.
     pub(crate) fn address(&self) -> String {
+        if let ServerConfig::Unix { path } = &self.config.server {
+            return path.display().to_string();
+        }
         let hosts = self.config.server.hosts();
         hosts.iter().map(|host| format!("{}:{}", host.host, host.port)).collect::<Vec<_>>().join(",")
     }
@@ -93,22 +152,30 @@ fn policy() -> ReconnectPolicy {
     policy
 }
 
-fn parse(url: &str) -> Result<Config, UrlProblem> {
-    Config::from_url(&checked_scheme(url)?).map_err(|error| url_problem(&error))
-}
-
-/// fred takes any scheme, and without its TLS features it would speak plain text to a `rediss` server.
-fn checked_scheme(url: &str) -> Result<Cow<'_, str>, UrlProblem> {
-    match url.split_once("://") {
-        Some(("redis" | "redis-sentinel", _)) => Ok(url.into()),
-        Some(("valkey", rest)) => Ok(format!("redis://{rest}").into()),
-        Some(("rediss" | "valkeys" | "rediss-sentinel", _)) => Err(UrlProblem::Tls),
-        Some(("redis-cluster" | "rediss-cluster", _)) => Err(UrlProblem::Cluster),
-        _ => Err(UrlProblem::Scheme),
+/// Whether the URL asks for TLS, and the rest of what it says.
+///
+/// fred takes any scheme. It never sees one that asks for TLS, for which it would choose settings of its own.
+fn parse(url: &str) -> Result<(bool, Config), UrlProblem> {
+    let (scheme, rest) = url.split_once("://").ok_or(UrlProblem::Scheme)?;
+    let from_url = |kind: &str| Config::from_url(&format!("{kind}://{rest}")).map_err(|e| url_problem(&e));
+    let (tls, config) = match scheme {
+        "redis" | "valkey" => (false, from_url("redis")?),
+        "rediss" | "valkeys" => (true, from_url("redis")?),
+        "redis-sentinel" | "valkey-sentinel" => (false, from_url("redis-sentinel")?),
+        "rediss-sentinel" | "valkeys-sentinel" => (true, from_url("redis-sentinel")?),
+        "redis+unix" | "valkey+unix" | "unix" => (false, socket::parse(rest)?),
+        "redis-cluster" | "valkey-cluster" => (false, from_url("redis-cluster")?),
+        "rediss-cluster" | "valkeys-cluster" => (true, from_url("redis-cluster")?),
+        _ => return Err(UrlProblem::Scheme),
+    };
+    // fred would not log in.
+    if config.username.is_some() && config.password.is_none() {
+        return Err(UrlProblem::UserWithoutPassword);
     }
+    Ok((tls, config))
 }
 
-fn url_problem(error: &FredError) -> UrlProblem {
+pub(crate) fn url_problem(error: &FredError) -> UrlProblem {
     match error.kind() {
         ErrorKind::Parse => UrlProblem::Database,
         _ if error.details().contains("database") => UrlProblem::Database,
@@ -128,8 +195,9 @@ mod tests {
     fn urls_that_cannot_work_are_refused_with_the_reason() {
         assert_eq!(problem("localhost:6379"), UrlProblem::Scheme);
         assert_eq!(problem("http://localhost"), UrlProblem::Scheme);
-        assert_eq!(problem("rediss://localhost"), UrlProblem::Tls);
-        assert_eq!(problem("redis-cluster://localhost"), UrlProblem::Cluster);
+        assert_eq!(problem("rediss+unix:///run/redis.sock"), UrlProblem::Scheme);
+        assert_eq!(problem("redis+unix://run/redis.sock"), UrlProblem::SocketPath);
+        assert_eq!(problem("redis://app@localhost"), UrlProblem::UserWithoutPassword);
         assert_eq!(problem("redis://localhost/x"), UrlProblem::Database);
         assert_eq!(problem("redis://localhost/1/2"), UrlProblem::Database);
         assert!(matches!(problem("redis://"), UrlProblem::Malformed(_)));
@@ -148,9 +216,25 @@ mod tests {
 
     #[test]
     fn valkey_urls_mean_the_same() {
-        assert_eq!(
-            parse("valkey://u:p@localhost:7000/3").unwrap(),
-            parse("redis://u:p@localhost:7000/3").unwrap()
-        );
+        for (redis, valkey) in [("redis", "valkey"), ("rediss", "valkeys")] {
+            let rest = "u:p@localhost:7000/3";
+            assert_eq!(parse(&format!("{valkey}://{rest}")), parse(&format!("{redis}://{rest}")));
+            let rest = "u:p@localhost:7000/3?sentinelServiceName=main&node=other:7001";
+            assert_eq!(
+                parse(&format!("{valkey}-sentinel://{rest}")),
+                parse(&format!("{redis}-sentinel://{rest}"))
+            );
+        }
+        assert_eq!(parse("unix:///run/redis.sock"), parse("valkey+unix:///run/redis.sock"));
+    }
+
+    #[test]
+    fn only_schemes_of_tls_ask_for_it() {
+        for scheme in ["redis", "valkey", "rediss", "valkeys"] {
+            for kind in ["", "-sentinel"] {
+                let url = format!("{scheme}{kind}://localhost?sentinelServiceName=main");
+                assert_eq!(parse(&url).unwrap().0, scheme.ends_with("ss") || scheme.ends_with("ys"), "{url}");
+            }
+        }
     }
 }

@@ -4,35 +4,34 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::error::Error as FredError;
+use fred::clients::WithOptions;
 use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{Key, Value};
-use nearfar_core::backend::{Beat, L2, L2Error, Settings};
+use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Echo, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId, Snapshot, Version,
+    BeatReply, Change, Echo, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId, PartitionId,
+    Snapshot, Version,
 };
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use crate::connection::Connection;
 use crate::doctor::Finding;
-use crate::error::l2_error;
 use crate::keys::{self, Keys};
+use crate::lane::{Failure, Lane};
+use crate::lanes::{Lanes, final_error};
+use crate::rights;
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
-use crate::server::{IN_FLIGHT, Server};
-use crate::wire::Wire;
+use crate::wire::Owned;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
 const MOST_REPLAYED: u64 = 20_000;
 
-/// fred's own time limit comes first, since it also takes the command out of the queue; this one is for its gaps.
-const LAST_RESORT: Duration = Duration::from_millis(20);
-
 /// Lua's numbers are exact below this, so versions are.
 const VERSIONS_END: u64 = 1 << 53;
+
+/// How many partitions a namespace has on a cluster. Each is beaten for, so there are not more than it takes to spread
+/// over the servers that people have.
+const ON_A_CLUSTER: u16 = 16;
 
 /// The shared store on Redis. [`connect`](crate::connect) makes it.
 ///
@@ -41,38 +40,20 @@ const VERSIONS_END: u64 = 1 << 53;
 /// assert_store::<nearfar_redis::RedisL2>();
 /// ```
 pub struct RedisL2 {
-    server: Arc<Server>,
-    /// `None` once closed.
-    connection: ArcSwapOption<Connection>,
-    /// Held by operations under way; see [`IN_FLIGHT`].
-    turns: Semaphore,
+    lanes: Arc<Lanes>,
     log_len: u64,
-    time_limit: Duration,
-    warning: Option<Finding>,
-    /// Where replacement connections live, whatever thread asks for them.
-    runtime: Handle,
+    warnings: Vec<Finding>,
+    /// On a cluster.
+    _scout: Option<Owned<()>>,
 }
 
 impl RedisL2 {
-    pub(crate) fn new(
-        server: Arc<Server>,
-        connection: Connection,
-        log_len: u64,
-        time_limit: Duration,
-    ) -> Self {
-        Self {
-            server,
-            connection: ArcSwapOption::from_pointee(connection),
-            turns: Semaphore::new(IN_FLIGHT),
-            log_len,
-            time_limit,
-            warning: None,
-            runtime: Handle::current(),
-        }
-    }
-
-    pub(crate) fn warned(self, warning: Option<Finding>) -> Self {
-        Self { warning, ..self }
+    /// Must be called inside the runtime.
+    pub(crate) fn new(lanes: Lanes, log_len: u64, warnings: Vec<Finding>) -> Self {
+        let lanes = Arc::new(lanes);
+        let scouts = lanes.topology.is_cluster();
+        let scout = scouts.then(|| Owned(tokio::spawn(Arc::clone(&lanes).scout())));
+        Self { lanes, log_len, warnings, _scout: scout }
     }
 
     /// What of the server's settings, as they were when it was connected to, will hurt one day. None after
@@ -87,74 +68,105 @@ impl RedisL2 {
     /// # }
     /// ```
     pub fn warnings(&self) -> &[Finding] {
-        self.warning.as_slice()
+        &self.warnings
     }
 
-    fn connection(&self) -> Result<Arc<Connection>, L2Error> {
-        self.connection.load_full().ok_or(L2Error::Closed)
+    /// Does something where a partition is. If it has moved, nothing was executed, and it is done once more there.
+    async fn at<T, F>(
+        &self,
+        partition: &PartitionId,
+        work: impl Fn(Arc<Lane>) -> F + Send + Sync,
+    ) -> Result<T, L2Error>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        self.redirected(|| self.lanes.topology.server_of(partition), work).await
     }
 
-    fn healthy(&self) -> Result<Arc<Connection>, L2Error> {
-        let connection = self.connection()?;
-        if connection.is_up() { Ok(connection) } else { Err(L2Error::Unreachable) }
+    async fn redirected<T, F>(
+        &self,
+        server: impl Fn() -> ServerId + Send + Sync,
+        work: impl Fn(Arc<Lane>) -> F + Send + Sync,
+    ) -> Result<T, L2Error>
+    where
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        let lane = self.lanes.lane(server())?;
+        match work(Arc::clone(&lane)).await {
+            Err(Failure::Moved(to)) => self.lanes.redirect(to, &lane),
+            outcome => return outcome.map_err(final_error),
+        }
+        work(self.lanes.lane(server())?).await.map_err(final_error)
     }
 
-    /// Waits for its turn, then for the answer, no longer than an operation may take.
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, FredError>>) -> Result<T, L2Error> {
-        let in_turn = async {
-            let _turn = self.turns.acquire().await;
-            work.await
+    pub(crate) async fn run(
+        &self,
+        partition: &PartitionId,
+        script: &'static Script,
+        (keys, args): (Vec<Key>, Vec<Value>),
+    ) -> Result<Value, L2Error> {
+        let run = |lane: Arc<Lane>| {
+            let (keys, args) = (keys.clone(), args.clone());
+            async move { lane.run(script, keys, args).await }
         };
-        limited(self.time_limit, in_turn).await
+        self.at(partition, run).await
     }
 
-    async fn run(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, L2Error> {
-        let connection = self.healthy()?;
-        self.bounded(script.run(connection.client(), keys, args)).await
-    }
-}
-
-async fn limited<T>(limit: Duration, work: impl Future<Output = Result<T, FredError>>) -> Result<T, L2Error> {
-    match tokio::time::timeout(limit.saturating_add(LAST_RESORT), work).await {
-        Ok(answer) => answer.map_err(|error| l2_error(&error)),
-        Err(_) => Err(L2Error::TimedOut),
+    /// Whether messages go to their shard alone.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.lanes.topology.is_sharded()
     }
 }
 
 #[async_trait]
 impl L2 for RedisL2 {
+    fn default_partitions(&self) -> u16 {
+        if self.lanes.topology.is_cluster() { ON_A_CLUSTER } else { 1 }
+    }
+
+    fn server_of(&self, partition: &PartitionId) -> ServerId {
+        self.lanes.topology.server_of(partition)
+    }
+
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
-        let args = vec![settings.encode().into()];
-        let recorded = self.run(&OPEN, vec![keys::meta(namespace)], args).await?;
+        let first = PartitionId::new(namespace.clone(), 0);
+        rights::check(self, &first).await?;
+        let server = || self.lanes.topology.owner_of(|| keys::meta_slot(namespace));
+        let run = |lane: Arc<Lane>| {
+            let (keys, args) = (vec![keys::meta(namespace)], vec![settings.encode().into()]);
+            async move { lane.run(&OPEN, keys, args).await }
+        };
+        let recorded = self.redirected(server, run).await;
+        let recorded = recorded.map_err(|error| rights::of_settings(error, namespace))?;
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }
 
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let names = Keys::of(namespace);
-        let connection = self.healthy()?;
-        let keys = vec![names.value(key), names.head()];
-        let found = self.bounded(Box::pin(connection.client().mget(keys))).await?;
-        let Value::Array(found) = found else { return Err(L2Error::Unexpected) };
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let names = Keys::of(partition);
+        let read = |lane: Arc<Lane>| {
+            let keys = vec![names.value(key), names.head()];
+            async move { lane.command(async |client| Box::pin(client.mget::<Value, _>(keys)).await).await }
+        };
+        let Value::Array(found) = self.at(partition, read).await? else { return Err(L2Error::Unexpected) };
         let [envelope, head] = <[Value; 2]>::try_from(found).map_err(|_| L2Error::Unexpected)?;
         Ok(Snapshot { envelope: envelope.into_bytes(), head: parse_head(&head) })
     }
 
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
-        let names = Keys::of(namespace);
-        let (keys, args) = change_call(&names, &change, self.log_len);
-        match number(&self.run(&CHANGE, keys, args).await?)? {
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
+        let call = change_call(&Keys::of(partition), &change, self.log_len);
+        match number(&self.run(partition, CHANGE.for_shard(self.is_sharded()), call).await?)? {
             0 => Err(L2Error::DeadlinePassed),
             version => Ok(Version::new(version)),
         }
     }
 
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
-        let names = Keys::of(namespace);
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        let names = Keys::of(partition);
         let KeyWrite { key, envelope, keep } = fill.write;
         let keys = vec![names.head(), names.value(&key)];
         let base = decimal(fill.base.number());
         let args = vec![decimal(fill.deadline.micros()), base, envelope.into(), keep_millis(keep)];
-        match number(&self.run(&FILL, keys, args).await?)? {
+        match number(&self.run(partition, &FILL, (keys, args)).await?)? {
             0 => Ok(FillOutcome::Refused),
             1 => Ok(FillOutcome::Stored),
             2 => Ok(FillOutcome::Late),
@@ -164,63 +176,68 @@ impl L2 for RedisL2 {
 
     async fn log(
         &self,
-        namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        let connection = self.healthy()?;
-        let (log, first, last) = (Keys::of(namespace).log(), entry_id(since), entry_id(until));
-        let entries: Vec<LogEntry> = self
-            .bounded(Box::pin(connection.client().xrange_values(log, first, last, Some(MOST_REPLAYED))))
-            .await?;
+        let names = Keys::of(partition);
+        let read = |lane: Arc<Lane>| {
+            let (log, first, last) = (names.log(), entry_id(since), entry_id(until));
+            let entries = async |client: Client| {
+                Box::pin(client.xrange_values(log, first, last, Some(MOST_REPLAYED))).await
+            };
+            async move { lane.command(entries).await }
+        };
+        let entries: Vec<LogEntry> = self.at(partition, read).await?;
         entries.into_iter().map(|(_, mut fields)| fields.remove("m").ok_or(L2Error::Unexpected)).collect()
     }
 
-    /// Tries even when the server is known to be unreachable, and without waiting for a turn: it is what finds out
-    /// that things are well again.
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
-        let connection = self.connection()?;
-        if connection.has_ended() {
-            self.reconnect();
-        }
-        let (keys, args) = beat_call(&Keys::of(namespace), beat);
-        let answer = limited(self.time_limit, BEAT.run(connection.client(), keys, args)).await?;
-        connection.proved_up();
-        let Value::Array(numbers) = answer else { return Err(L2Error::Unexpected) };
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        let (keys, args) = beat_call(&Keys::of(partition), beat);
+        let script = BEAT.for_shard(self.is_sharded());
+        let try_out = |lane: Arc<Lane>| {
+            let (keys, args) = (keys.clone(), args.clone());
+            async move { lane.try_out(script, keys, args).await }
+        };
+        let Value::Array(numbers) = self.at(partition, try_out).await? else {
+            return Err(L2Error::Unexpected);
+        };
         let [sequence, time] = numbers.as_slice() else { return Err(L2Error::Unexpected) };
         Ok(BeatReply { sequence: Version::new(number(sequence)?), time: Moment::from_micros(number(time)?) })
     }
 
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
-        let connection = self.healthy()?;
-        let nodes = Keys::of(namespace).nodes();
-        let listing = connection.client().zrange(nodes, 0, -1, None, false, None, true);
-        let listed: Vec<(String, f64)> = self.bounded(Box::pin(listing)).await?;
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        let names = Keys::of(partition);
+        let list = |lane: Arc<Lane>| {
+            let nodes = names.nodes();
+            let listing = async |client: Client| client.zrange(nodes, 0, -1, None, false, None, true).await;
+            async move { lane.command(listing).await }
+        };
+        let listed: Vec<(String, f64)> = self.at(partition, list).await?;
         // What is no node's id was written by somebody else.
         Ok(listed.into_iter().filter_map(|(id, seen)| Some((NodeId::parse(&id)?, moment_of(seen)))).collect())
     }
 
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
-        let connection = self.healthy()?;
-        let nodes = Keys::of(namespace).nodes();
-        self.bounded(Box::pin(connection.client().zrem(nodes, node.to_string()))).await
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        let names = Keys::of(partition);
+        let leave = |lane: Arc<Lane>| {
+            let (nodes, node) = (names.nodes(), node.to_string());
+            async move { lane.command(async |client: Client| client.zrem(nodes, node).await).await }
+        };
+        self.at(partition, leave).await
     }
 
-    /// Operations under way keep the old connection until they end, each within its time limit.
-    fn reconnect(&self) {
-        let present = self.connection.load();
-        let Some(connection) = present.as_ref().filter(|connection| connection.is_settled()) else { return };
-        let _inside = self.runtime.enter();
-        let wire = Wire::open(self.server.command_client());
-        let fresh = Arc::new(Connection::opening(wire, &self.server.once()));
-        // Whoever came first has replaced it, or closed the store: then the fresh one is dropped again.
-        self.connection.compare_and_swap(connection, Some(fresh));
+    fn reconnect(&self, server: ServerId) {
+        self.lanes.reconnect(server);
     }
 
     async fn close(&self) {
-        self.connection.store(None);
+        self.lanes.close();
     }
 }
+
+/// The client that an operation gets.
+type Client = WithOptions<fred::clients::Client>;
 
 /// Scores are exact: microseconds stay below 2^53.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a hostile score saturates")]
@@ -297,7 +314,7 @@ fn parse_digits(text: &str) -> Option<u64> {
 
 impl fmt::Debug for RedisL2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisL2").field("server", &self.server.address()).finish_non_exhaustive()
+        f.debug_struct("RedisL2").field("servers", &self.lanes.topology.addresses()).finish_non_exhaustive()
     }
 }
 

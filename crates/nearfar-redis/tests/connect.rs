@@ -6,10 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{
-    NODE, beat, degraded, fill, invalidate, is_echo, key, namespace, next_that, options, set, subscribed,
-};
-use nearfar_core::backend::{Bus, L2, L2Error, Settings};
+use common::{NODE, beat, degraded, is_echo, key, next_that, options, partition, set, subscribed};
+use nearfar_core::backend::{Bus, L2, L2Error};
 use nearfar_redis::{ConnectError, Finding, FindingKind, RedisOptions, UrlProblem, connect};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually};
 
@@ -57,8 +55,8 @@ async fn a_name_that_does_not_resolve_is_unreachable() {
 
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_even_when_degraded() {
-    let error = refusal(degraded(format!("rediss://:{SECRET}@localhost"))).await;
-    assert_eq!(error, ConnectError::BadUrl(UrlProblem::Tls));
+    let error = refusal(degraded(format!("http://:{SECRET}@localhost"))).await;
+    assert_eq!(error, ConnectError::BadUrl(UrlProblem::Scheme));
     let error = refusal(degraded(format!("redis://:{SECRET}@localhost:port"))).await;
     assert!(matches!(error, ConnectError::BadUrl(UrlProblem::Malformed(_))), "{error}");
 }
@@ -81,40 +79,35 @@ async fn a_wrong_or_missing_password_is_reported_as_such() {
 #[tokio::test]
 async fn a_user_without_scripts_is_told_so() {
     let server = RedisServer::start().await;
-    server.command(&["ACL", "SETUSER", "app", "on", ">hunter2", "~*", "&*", "+@all", "-@scripting"]).await;
-    let error = refusal(options(format!("redis://app:{SECRET}@127.0.0.1:{}", server.port()))).await;
-    assert!(matches!(error, ConnectError::ScriptsRefused { .. }), "{error}");
+    for command in ["eval", "evalsha"] {
+        let rights = format!("ACL SETUSER app reset on >{SECRET} ~* &* +@all -{command}");
+        assert!(server.command(&rights.split(' ').collect::<Vec<_>>()).await.is_ok());
+        let error = refusal(options(format!("redis://app:{SECRET}@127.0.0.1:{}", server.port()))).await;
+        assert!(matches!(error, ConnectError::MissingRight { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("'{command}'")), "{error}");
+    }
 }
 
-/// The list in the crate's documentation.
 #[tokio::test]
-async fn the_documented_rights_are_enough() {
-    let server = RedisServer::start().await;
-    let commands = "+hello +ping +client|id +info +eval +evalsha +mget +get +getrange +set +del +persist +xadd \
-                    +xrange +zadd +zrange +zrem +zremrangebyscore +time +publish +subscribe +unsubscribe";
-    let rights = format!(
-        "ACL SETUSER app on >{SECRET} ~{{users.0}}* ~{{users}}#meta resetchannels &{{users.0}}#* -@all {commands}"
-    );
-    let rights: Vec<&str> = rights.split_whitespace().collect();
-    assert!(server.command(&rights).await.is_ok());
+async fn a_server_whose_scripts_are_disabled_or_renamed_is_told_so() {
+    for command in ["EVAL", "EVALSHA"] {
+        for name in ["''", "HIDDEN"] {
+            let server =
+                RedisServer::builder().arg("rename-command", &format!("{command} {name}")).start().await;
+            let error = refusal(options(server.url())).await;
+            let server = format!("127.0.0.1:{}", server.port());
+            assert_eq!(error, ConnectError::ScriptsDisabled { server, command }, "{name}");
+            assert!(error.to_string().contains(&format!(" {command} is disabled or renamed")), "{error}");
+        }
+    }
+}
 
-    let url = format!("redis://app:{SECRET}@127.0.0.1:{}", server.port());
-    let (l2, mut bus) = connect(options(url)).await.unwrap();
-    bus.subscribe(&namespace(), NODE);
-    subscribed(&mut bus).await;
-    l2.open(&namespace(), &Settings { partitions: 1, fence_window: common::WINDOW }).await.unwrap();
-    // Ahead of what is to come, so that the log has to be begun anew.
-    server.command(&["XADD", "{users.0}#log", "9007199254740992-0", "m", ""]).await;
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
-    l2.change(&namespace(), invalidate("other")).await.unwrap();
-    l2.fill(&namespace(), fill("k", b"two", version)).await.unwrap();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
-    next_that(&mut bus, is_echo).await;
-    assert_eq!(l2.nodes(&namespace()).await.unwrap().len(), 1);
-    assert_eq!(l2.log(&namespace(), version, version).await.unwrap().len(), 1);
-    l2.leave(&namespace(), NODE).await.unwrap();
-    let denied = server.command(&["ACL", "LOG"]).await;
-    assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");
+/// Redis repeats the arguments of a command that it does not know, and those of HELLO hold the password.
+#[tokio::test]
+async fn a_server_without_hello_does_not_give_the_password_away() {
+    let server = RedisServer::builder().arg("rename-command", "HELLO HIDDEN").start().await;
+    let error = refusal(options(with_password(&server))).await;
+    assert!(matches!(error, ConnectError::TooOld { version: None, .. }), "{error}");
 }
 
 async fn replica_of(primary: &RedisServer) -> RedisServer {
@@ -175,14 +168,14 @@ async fn a_degraded_start_returns_at_once_and_heals() {
     let mut server = RedisServer::start().await;
     server.kill().await;
     let (l2, mut bus) = connect(degraded(server.url())).await.unwrap();
-    bus.subscribe(&namespace(), NODE);
-    assert!(matches!(l2.read(&namespace(), &key("k")).await, Err(L2Error::Unreachable)));
+    bus.subscribe(&partition(), NODE);
+    assert!(matches!(l2.read(&partition(), &key("k")).await, Err(L2Error::Unreachable)));
 
     server.restart_empty().await;
     subscribed(&mut bus).await;
-    eventually("beats work", async || l2.beat(&namespace(), &beat(1)).await.is_ok()).await;
+    eventually("beats work", async || l2.beat(&partition(), &beat(1)).await.is_ok()).await;
     next_that(&mut bus, is_echo).await;
-    assert!(l2.read(&namespace(), &key("k")).await.is_ok());
+    assert!(l2.read(&partition(), &key("k")).await.is_ok());
 }
 
 #[tokio::test]
@@ -193,4 +186,26 @@ async fn nothing_that_can_be_printed_has_the_password() {
     let printed = format!("{options:?}");
     let (l2, bus) = connect(options).await.unwrap();
     assert!(!format!("{printed} {l2:?} {bus:?}").contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_there_is_named_by_its_path() {
+    let error = refusal(options(format!("redis+unix://default:{SECRET}@/nowhere/redis.sock"))).await;
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("/nowhere/redis.sock: No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_login_and_a_database_go_through_a_socket_too() {
+    let server = RedisServer::builder().socket().start().await;
+    server.command(&["ACL", "SETUSER", "app", "on", ">p@ss", "~*", "&*", "+@all"]).await;
+    let path = server.url().trim_start_matches("redis+unix://").to_owned();
+    let url = |login: &str| format!("unix://{login}@{path}?db=3");
+    let error = refusal(options(url("app:hunter2"))).await;
+    assert!(matches!(error, ConnectError::AuthRefused { .. }), "{error}");
+
+    let (l2, _bus) = connect(options(url("app:p%40ss"))).await.unwrap();
+    l2.change(&partition(), set("k", b"one")).await.unwrap();
+    let keyspace = server.command(&["INFO", "keyspace"]).await;
+    assert!(keyspace.text().unwrap().contains("db3:keys="), "{keyspace:?}");
 }

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{NODE, beat, namespace, options, pair, set};
+use common::{NODE, beat, namespace, options, pair, partition, set};
 use nearfar_core::backend::{L2, Settings};
 use nearfar_redis::{Diagnosis, Expected, Finding, FindingKind, RedisOptions, Severity, Subject, diagnose};
 use nearfar_testkit::{Direction, FaultProxy, Flow, RedisServer, Sentinels, Stopwatch, eventually};
@@ -396,8 +396,8 @@ async fn what_stands_of_a_namespace_is_told() {
     let settings = Settings { partitions: 1, fence_window: common::WINDOW };
     let (l2, _bus) = pair(&server).await;
     l2.open(&namespace(), &settings).await.unwrap();
-    l2.change(&namespace(), set("k", b"one")).await.unwrap();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    l2.change(&partition(), set("k", b"one")).await.unwrap();
+    l2.beat(&partition(), &beat(1)).await.unwrap();
 
     let of = async |fence_window| {
         let settings = Settings { fence_window, ..settings };

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{NODE, beat, key, namespace, options, value};
+use common::{NODE, beat, key, options, partition, value};
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{
     Change, Envelope, Fill, FillOutcome, KeyWrite, Message, Moment, Partition, Snapshot, Version,
@@ -148,7 +148,7 @@ struct Real<'a> {
 
 impl Side for Real<'_> {
     async fn change(&mut self, change: Change) -> Option<Version> {
-        match self.l2.change(&namespace(), change).await {
+        match self.l2.change(&partition(), change).await {
             Ok(version) => Some(version),
             Err(L2Error::DeadlinePassed) => None,
             Err(error) => panic!("{error}"),
@@ -156,15 +156,15 @@ impl Side for Real<'_> {
     }
 
     async fn fill(&mut self, fill: Fill) -> FillOutcome {
-        self.l2.fill(&namespace(), fill).await.unwrap()
+        self.l2.fill(&partition(), fill).await.unwrap()
     }
 
     async fn beat(&mut self) -> Version {
-        self.l2.beat(&namespace(), &beat(1)).await.unwrap().sequence
+        self.l2.beat(&partition(), &beat(1)).await.unwrap().sequence
     }
 
     async fn read(&mut self, key: &Bytes) -> Snapshot {
-        self.l2.read(&namespace(), key).await.unwrap()
+        self.l2.read(&partition(), key).await.unwrap()
     }
 
     async fn flush(&mut self) {
@@ -172,7 +172,7 @@ impl Side for Real<'_> {
     }
 
     async fn log(&mut self) -> Vec<Bytes> {
-        self.l2.log(&namespace(), Version::UNKNOWN, Version::new(u64::MAX)).await.unwrap()
+        self.l2.log(&partition(), Version::UNKNOWN, Version::new(u64::MAX)).await.unwrap()
     }
 }
 

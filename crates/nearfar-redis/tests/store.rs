@@ -7,8 +7,8 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{NODE, beat, fill, invalidate, key, namespace, pair, set, stored};
-use nearfar_core::backend::{Beat, Bus, L2, L2Error, Settings};
+use common::{NODE, beat, fill, invalidate, key, namespace, pair, partition, set, stored};
+use nearfar_core::backend::{Beat, Bus, L2, L2Error, ServerId, Settings};
 use nearfar_core::{Change, FillOutcome, KeyWrite, Kind, Moment, NodeId, Version};
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::{RedisServer, Reply, eventually};
@@ -18,7 +18,7 @@ const LOG: &str = "{users.0}#log";
 const NODES: &str = "{users.0}#nodes";
 
 async fn head_of(l2: &RedisL2) -> Option<(Version, Version)> {
-    let snapshot = l2.read(&namespace(), &key("k")).await.unwrap();
+    let snapshot = l2.read(&partition(), &key("k")).await.unwrap();
     snapshot.head.map(|head| (head.sequence, head.floor))
 }
 
@@ -33,14 +33,14 @@ async fn connections(server: &RedisServer) -> usize {
 async fn a_change_is_stored_stamped_and_numbered() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
 
     let entry = stored(&l2, "k").await.unwrap();
     assert_eq!((entry.stamp.version, &entry.payload[..]), (version, &b"one"[..]));
     assert!(entry.stamp.written_at.micros() > 1_500_000_000_000_000, "a clock in microseconds");
     assert_eq!(head_of(&l2).await.unwrap().0, version);
 
-    let later = l2.change(&namespace(), set("k", b"two")).await.unwrap();
+    let later = l2.change(&partition(), set("k", b"two")).await.unwrap();
     assert!(later > version);
 }
 
@@ -50,10 +50,10 @@ async fn a_script_that_the_server_forgot_is_sent_again() {
     let (l2, _bus) = pair(&server).await;
     for _ in 0..2 {
         assert!(server.command(&["SCRIPT", "FLUSH"]).await.is_ok());
-        let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
-        let outcome = l2.fill(&namespace(), fill("k", b"two", version)).await;
+        let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
+        let outcome = l2.fill(&partition(), fill("k", b"two", version)).await;
         assert_eq!(outcome.unwrap(), FillOutcome::Stored);
-        l2.beat(&namespace(), &beat(1)).await.unwrap();
+        l2.beat(&partition(), &beat(1)).await.unwrap();
     }
 }
 
@@ -69,23 +69,23 @@ async fn keys_of_the_wrong_type_stop_nothing() {
     for name in [HEAD, LOG, NODES, "{users.0}:k"] {
         spoil(name).await;
     }
-    assert_eq!(l2.read(&namespace(), &key("k")).await.unwrap().envelope, None);
+    assert_eq!(l2.read(&partition(), &key("k")).await.unwrap().envelope, None);
     assert_eq!(head_of(&l2).await, None);
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
     assert_eq!(stored(&l2, "k").await.unwrap().stamp.version, version);
     assert_eq!(server.command(&["XLEN", LOG]).await, Reply::Int(1));
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    l2.beat(&partition(), &beat(1)).await.unwrap();
     assert_eq!(server.command(&["ZCARD", NODES]).await, Reply::Int(1));
 
     spoil("{users.0}:k").await;
-    let outcome = l2.fill(&namespace(), fill("k", b"two", version)).await;
+    let outcome = l2.fill(&partition(), fill("k", b"two", version)).await;
     assert_eq!(outcome.unwrap(), FillOutcome::Stored);
 
     spoil(HEAD).await;
-    let outcome = l2.fill(&namespace(), fill("k", b"three", version)).await;
+    let outcome = l2.fill(&partition(), fill("k", b"three", version)).await;
     assert_eq!(outcome.unwrap(), FillOutcome::Refused, "no head, no history that the fill could belong to");
     spoil(HEAD).await;
-    assert!(l2.beat(&namespace(), &beat(2)).await.unwrap().sequence > version);
+    assert!(l2.beat(&partition(), &beat(2)).await.unwrap().sequence > version);
 }
 
 #[tokio::test]
@@ -94,14 +94,14 @@ async fn a_lost_or_garbled_head_begins_a_history_in_which_older_entries_are_dead
     let (l2, _bus) = pair(&server).await;
     for garbled in ["", "nonsense", "1 2", "5", "99999999999999999999 1", "9007199254740991 9007199254740991"]
     {
-        let before = l2.change(&namespace(), set("k", b"old")).await.unwrap();
+        let before = l2.change(&partition(), set("k", b"old")).await.unwrap();
         server.command(&["SET", HEAD, garbled]).await;
         let valid = garbled.starts_with("9007");
         assert_eq!(head_of(&l2).await.is_some(), valid, "{garbled:?}");
 
-        l2.change(&namespace(), set("other", b"new")).await.unwrap();
+        l2.change(&partition(), set("other", b"new")).await.unwrap();
         server.command(&["DEL", HEAD]).await;
-        l2.beat(&namespace(), &beat(1)).await.unwrap();
+        l2.beat(&partition(), &beat(1)).await.unwrap();
         let (_, floor) = head_of(&l2).await.unwrap();
         assert!(floor > before, "{garbled:?}");
     }
@@ -112,14 +112,14 @@ async fn a_change_after_its_deadline_does_nothing() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     let late = set("k", b"one").by(Moment::from_micros(1));
-    assert!(matches!(l2.change(&namespace(), late).await, Err(L2Error::DeadlinePassed)));
+    assert!(matches!(l2.change(&partition(), late).await, Err(L2Error::DeadlinePassed)));
     assert_eq!(server.command(&["DBSIZE"]).await, Reply::Int(0));
 
-    let now = l2.beat(&namespace(), &beat(1)).await.unwrap().time;
+    let now = l2.beat(&partition(), &beat(1)).await.unwrap().time;
     let in_time = set("k", b"one").by(now + Duration::from_secs(10));
-    let version = l2.change(&namespace(), in_time).await.unwrap();
+    let version = l2.change(&partition(), in_time).await.unwrap();
     let late = nearfar_core::Fill { deadline: now, ..fill("k", b"two", version) };
-    assert_eq!(l2.fill(&namespace(), late).await.unwrap(), FillOutcome::Late);
+    assert_eq!(l2.fill(&partition(), late).await.unwrap(), FillOutcome::Late);
 }
 
 #[tokio::test]
@@ -129,13 +129,13 @@ async fn entries_are_kept_as_long_as_asked() {
     let keep_for = |keep| Change::set(NODE, KeyWrite { keep, ..common::write("k", b"one") });
     let pttl = async || server.command(&["PTTL", "{users.0}:k"]).await.int().unwrap();
 
-    l2.change(&namespace(), keep_for(Some(Duration::from_secs(60)))).await.unwrap();
+    l2.change(&partition(), keep_for(Some(Duration::from_secs(60)))).await.unwrap();
     assert!((50_000..=60_000).contains(&pttl().await));
     for for_ever in [None, Some(Duration::MAX)] {
-        l2.change(&namespace(), keep_for(for_ever)).await.unwrap();
+        l2.change(&partition(), keep_for(for_ever)).await.unwrap();
         assert_eq!(pttl().await, -1);
     }
-    l2.change(&namespace(), keep_for(Some(Duration::ZERO))).await.unwrap();
+    l2.change(&partition(), keep_for(Some(Duration::ZERO))).await.unwrap();
     eventually("the key expires", async || pttl().await == -2).await;
 }
 
@@ -144,22 +144,22 @@ async fn entries_are_kept_as_long_as_asked() {
 async fn without_memory_values_are_refused_and_invalidations_are_not() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
-    l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    l2.change(&partition(), set("k", b"one")).await.unwrap();
     let (before, _) = head_of(&l2).await.unwrap();
     server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
 
-    let refused = l2.change(&namespace(), set("k", b"two")).await;
+    let refused = l2.change(&partition(), set("k", b"two")).await;
     assert!(matches!(refused, Err(L2Error::Rejected(_))), "{refused:?}");
     assert_eq!(head_of(&l2).await.unwrap().0, before, "nothing happened");
-    let refused = l2.fill(&namespace(), fill("k", b"two", before)).await;
+    let refused = l2.fill(&partition(), fill("k", b"two", before)).await;
     assert!(matches!(refused, Err(L2Error::Rejected(_))), "{refused:?}");
 
-    l2.change(&namespace(), invalidate("k")).await.unwrap();
+    l2.change(&partition(), invalidate("k")).await.unwrap();
     assert_eq!(stored(&l2, "k").await.unwrap().header.kind, Kind::Tombstone);
-    l2.change(&namespace(), Change::clear(NODE)).await.unwrap();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    l2.change(&partition(), Change::clear(NODE)).await.unwrap();
+    l2.beat(&partition(), &beat(1)).await.unwrap();
     server.command(&["DEL", HEAD]).await;
-    l2.beat(&namespace(), &beat(2)).await.unwrap();
+    l2.beat(&partition(), &beat(2)).await.unwrap();
 }
 
 /// After a failover to a replica that lagged, the log can be ahead of the head.
@@ -168,7 +168,7 @@ async fn a_log_that_is_ahead_is_begun_anew() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     server.command(&["XADD", LOG, "9007199254740992-0", "m", "of another history"]).await;
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
     let entries = server.command(&["XRANGE", LOG, "-", "+"]).await;
     let entries = entries.array().unwrap();
     assert_eq!(entries.len(), 1);
@@ -182,11 +182,11 @@ async fn the_log_is_bounded_and_can_be_left_out() {
     let xlen = async || server.command(&["XLEN", LOG]).await.int().unwrap();
 
     let (l2, _bus) = connect(options(0)).await.unwrap();
-    l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    l2.change(&partition(), set("k", b"one")).await.unwrap();
     assert_eq!(xlen().await, 0);
     let (l2, _bus) = connect(options(10)).await.unwrap();
     for _ in 0..500 {
-        l2.change(&namespace(), set("k", b"one")).await.unwrap();
+        l2.change(&partition(), set("k", b"one")).await.unwrap();
     }
     assert!((10..250).contains(&xlen().await), "{}", xlen().await);
 }
@@ -195,14 +195,14 @@ async fn the_log_is_bounded_and_can_be_left_out() {
 async fn a_replica_refuses_changes_and_beats() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
-    let version = l2.change(&namespace(), set("k", b"one")).await.unwrap();
+    let version = l2.change(&partition(), set("k", b"one")).await.unwrap();
     server.command(&["REPLICAOF", "127.0.0.1", "1"]).await;
 
     let refusals = [
-        l2.change(&namespace(), set("k", b"two")).await.map(drop),
-        l2.change(&namespace(), invalidate("k")).await.map(drop),
-        l2.fill(&namespace(), fill("k", b"two", version)).await.map(drop),
-        l2.beat(&namespace(), &beat(1)).await.map(drop),
+        l2.change(&partition(), set("k", b"two")).await.map(drop),
+        l2.change(&partition(), invalidate("k")).await.map(drop),
+        l2.fill(&partition(), fill("k", b"two", version)).await.map(drop),
+        l2.beat(&partition(), &beat(1)).await.map(drop),
     ];
     for refused in refusals {
         assert!(
@@ -219,7 +219,7 @@ async fn a_change_that_may_not_be_published_stores_nothing() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     server.command(&["ACL", "SETUSER", "default", "resetchannels"]).await;
-    let refused = l2.change(&namespace(), set("k", b"one")).await;
+    let refused = l2.change(&partition(), set("k", b"one")).await;
     assert!(matches!(refused, Err(L2Error::Rejected(_))), "{refused:?}");
     assert_eq!(stored(&l2, "k").await, None);
 }
@@ -243,15 +243,15 @@ async fn nodes_are_listed_while_they_beat() {
     let (l2, _bus) = pair(&server).await;
     let listed = async || server.command(&["ZRANGE", NODES, "0", "-1"]).await.array().unwrap().len();
     let other = Beat { node: NodeId::new(8), ..beat(1) };
-    l2.beat(&namespace(), &other).await.unwrap();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    l2.beat(&partition(), &other).await.unwrap();
+    l2.beat(&partition(), &beat(1)).await.unwrap();
     assert_eq!(listed().await, 2);
 
-    l2.beat(&namespace(), &Beat { forget_after: Duration::ZERO, ..beat(2) }).await.unwrap();
+    l2.beat(&partition(), &Beat { forget_after: Duration::ZERO, ..beat(2) }).await.unwrap();
     assert_eq!(listed().await, 1, "the other was silent for longer than no time at all");
-    l2.leave(&namespace(), NODE).await.unwrap();
+    l2.leave(&partition(), NODE).await.unwrap();
     assert_eq!(listed().await, 0);
-    l2.beat(&namespace(), &Beat { forget_after: Duration::MAX, ..beat(3) }).await.unwrap();
+    l2.beat(&partition(), &Beat { forget_after: Duration::MAX, ..beat(3) }).await.unwrap();
     assert_eq!(listed().await, 1);
 }
 
@@ -263,8 +263,8 @@ async fn any_key_and_any_value_come_back_as_they_were() {
     for name in [&b""[..], b"#head", b"\xff\0\r\n", &long] {
         let write =
             KeyWrite { key: Bytes::copy_from_slice(name), envelope: common::value(&long), keep: None };
-        l2.change(&namespace(), Change::set(NODE, write)).await.unwrap();
-        let snapshot = l2.read(&namespace(), &Bytes::copy_from_slice(name)).await.unwrap();
+        l2.change(&partition(), Change::set(NODE, write)).await.unwrap();
+        let snapshot = l2.read(&partition(), &Bytes::copy_from_slice(name)).await.unwrap();
         let entry = nearfar_core::Envelope::decode(&snapshot.envelope.unwrap()).unwrap();
         assert!(entry.payload == long);
     }
@@ -276,12 +276,12 @@ async fn a_frozen_server_costs_the_time_limit_and_no_more() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     server.pause().await;
-    let outcome = tokio::time::timeout(Duration::from_secs(3), l2.read(&namespace(), &key("k"))).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(3), l2.read(&partition(), &key("k"))).await;
     assert!(matches!(outcome, Ok(Err(L2Error::TimedOut))), "{outcome:?}");
-    let outcome = tokio::time::timeout(Duration::from_secs(3), l2.beat(&namespace(), &beat(1))).await;
+    let outcome = tokio::time::timeout(Duration::from_secs(3), l2.beat(&partition(), &beat(1))).await;
     assert!(matches!(outcome, Ok(Err(L2Error::TimedOut))), "{outcome:?}");
     server.resume().await;
-    eventually("it answers again", async || l2.beat(&namespace(), &beat(2)).await.is_ok()).await;
+    eventually("it answers again", async || l2.beat(&partition(), &beat(2)).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -289,9 +289,9 @@ async fn a_dead_server_is_known_to_be_dead_until_it_is_back() {
     let mut server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     server.kill().await;
-    let read = async || l2.read(&namespace(), &key("k")).await;
+    let read = async || l2.read(&partition(), &key("k")).await;
     eventually("it is known", async || matches!(read().await, Err(L2Error::Unreachable))).await;
-    assert!(l2.beat(&namespace(), &beat(1)).await.is_err());
+    assert!(l2.beat(&partition(), &beat(1)).await.is_err());
     server.restart_empty().await;
     eventually("reads work again", async || read().await.is_ok()).await;
 }
@@ -301,12 +301,12 @@ async fn a_replaced_connection_works_and_the_old_one_goes_away() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
     for round in 0..20 {
-        l2.reconnect();
+        l2.reconnect(ServerId::default());
         if round % 5 == 0 {
-            eventually("it works", async || l2.beat(&namespace(), &beat(1)).await.is_ok()).await;
+            eventually("it works", async || l2.beat(&partition(), &beat(1)).await.is_ok()).await;
         }
     }
-    eventually("it works", async || l2.read(&namespace(), &key("k")).await.is_ok()).await;
+    eventually("it works", async || l2.read(&partition(), &key("k")).await.is_ok()).await;
     eventually("no connection is left over", async || connections(&server).await == 2).await;
 }
 
@@ -316,10 +316,10 @@ async fn a_hung_connection_is_replaced() {
     let proxy = nearfar_testkit::FaultProxy::start(server.port()).await;
     let (l2, _bus) = connect(common::options(proxy.url())).await.unwrap();
     proxy.set(nearfar_testkit::Direction::ToClient, nearfar_testkit::Flow::Hold);
-    assert!(matches!(l2.read(&namespace(), &key("k")).await, Err(L2Error::TimedOut)));
-    l2.reconnect();
+    assert!(matches!(l2.read(&partition(), &key("k")).await, Err(L2Error::TimedOut)));
+    l2.reconnect(ServerId::default());
     proxy.set(nearfar_testkit::Direction::ToClient, nearfar_testkit::Flow::Forward);
-    eventually("it works", async || l2.read(&namespace(), &key("k")).await.is_ok()).await;
+    eventually("it works", async || l2.read(&partition(), &key("k")).await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -327,9 +327,9 @@ async fn a_closed_store_says_so_and_stays_closed() {
     let server = RedisServer::start().await;
     let (l2, bus) = pair(&server).await;
     l2.close().await;
-    l2.reconnect();
-    assert!(matches!(l2.read(&namespace(), &key("k")).await, Err(L2Error::Closed)));
-    assert!(matches!(l2.beat(&namespace(), &beat(1)).await, Err(L2Error::Closed)));
+    l2.reconnect(ServerId::default());
+    assert!(matches!(l2.read(&partition(), &key("k")).await, Err(L2Error::Closed)));
+    assert!(matches!(l2.beat(&partition(), &beat(1)).await, Err(L2Error::Closed)));
     drop(bus);
     eventually("no connection is left", async || connections(&server).await == 0).await;
 }
@@ -340,11 +340,11 @@ async fn dropping_both_leaves_no_connection_and_no_task() {
     let metrics = tokio::runtime::Handle::current().metrics();
     let tasks = metrics.num_alive_tasks();
     let (l2, mut bus) = pair(&server).await;
-    bus.subscribe(&namespace(), NODE);
+    bus.subscribe(&partition(), NODE);
     common::subscribed(&mut bus).await;
-    l2.reconnect();
-    bus.reconnect();
-    l2.beat(&namespace(), &beat(1)).await.unwrap();
+    l2.reconnect(ServerId::default());
+    bus.reconnect(ServerId::default());
+    l2.beat(&partition(), &beat(1)).await.unwrap();
     assert!(metrics.num_alive_tasks() > tasks);
     drop((l2, bus));
     eventually("no task is left", async || metrics.num_alive_tasks() == tasks).await;
@@ -363,7 +363,7 @@ async fn many_operations_at_once_all_get_their_turn() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10_000 {
         let l2 = std::sync::Arc::clone(&l2);
-        tasks.spawn(async move { l2.read(&namespace(), &key("k")).await });
+        tasks.spawn(async move { l2.read(&partition(), &key("k")).await });
     }
     while let Some(outcome) = tasks.join_next().await {
         outcome.unwrap().unwrap();

@@ -14,6 +14,7 @@ use crate::choice::Choice;
 use crate::clock::{LOOK_EVERY, Stopwatch, let_pass};
 use crate::config::{Config, Mode};
 use crate::container::Container;
+use crate::door::Door;
 use crate::process::OwnedProcess;
 use crate::resp::{Reply, RespClient};
 
@@ -25,7 +26,7 @@ const STARTING: Duration = Duration::from_secs(20);
 pub(crate) struct Engine {
     choice: Choice,
     config: Config,
-    port: u16,
+    door: Door,
     // Before `dir`: fields drop in this order, and a live server would write into it.
     process: Option<OwnedProcess>,
     dir: TempDir,
@@ -56,9 +57,17 @@ impl Engine {
     /// # Panics
     ///
     /// If there is no server to be had.
-    pub(crate) fn new(config: Config, port: u16) -> Self {
-        let dir = TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable");
-        Self { choice: Choice::made(), config, port, process: None, dir }
+    pub(crate) fn new(config: Config, door: Door, dir: TempDir) -> Self {
+        Self { choice: Choice::made(), config, door, process: None, dir }
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    /// A folder for what belongs to one server.
+    pub(crate) fn folder() -> TempDir {
+        TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable")
     }
 
     /// Starts the server with the data it has, and returns when it accepts commands.
@@ -149,19 +158,20 @@ impl Engine {
         if self.config_file().exists() {
             return Ok(());
         }
-        let (port, data) = (self.port, self.data());
-        let address = format!("port {port}\nbind 127.0.0.1\ndir \"{}\"\n", data.display());
-        fs::write(self.config_file(), address + &self.config.text())
+        let mut config = Config::new(self.config.mode);
+        self.door.open(&mut config);
+        let place = format!("bind 127.0.0.1\ndir \"{}\"\n", self.data().display());
+        fs::write(self.config_file(), config.text() + &place + &self.config.text())
     }
 
-    /// Waits until the process itself, and no other on the same port, accepts commands.
+    /// Waits until the process itself, and no other behind the same door, accepts commands.
     async fn ready(&self, mut process: OwnedProcess) -> Result<OwnedProcess, LaunchError> {
         let waited = Stopwatch::start();
         while waited.elapsed() < STARTING {
             if let Some(status) = process.ended() {
                 return Err(LaunchError::Exited(status));
             }
-            match who_serves(self.port).await {
+            match who_serves(&self.door).await {
                 Ok(Some(file)) if file == self.config_file() => return Ok(process),
                 Ok(Some(_)) => return Err(LaunchError::Foreign),
                 Ok(None) | Err(_) => let_pass(LOOK_EVERY).await,
@@ -187,9 +197,9 @@ impl Engine {
     }
 }
 
-/// The configuration file of the server on this port, once it has loaded its data: no two servers have the same.
-async fn who_serves(port: u16) -> io::Result<Option<PathBuf>> {
-    let mut client = RespClient::connect(port).await?;
+/// The configuration file of the server behind this door, once it has loaded its data: no two servers have the same.
+async fn who_serves(door: &Door) -> io::Result<Option<PathBuf>> {
+    let mut client = RespClient::through(door).await?;
     let info = client.command(&["INFO", "server"]).await?;
     let loaded = client.command(&["PING"]).await? == Reply::Simple("PONG".to_owned());
     Ok(info.text().and_then(config_file).filter(|_| loaded))
@@ -209,8 +219,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_not_taken_for_another_on_the_same_port() {
         let port = Reservation::take();
-        let mut first = Engine::new(Config::new(Mode::Server), port.port());
-        let mut second = Engine::new(Config::new(Mode::Server), port.port());
+        let engine = || Engine::new(Config::new(Mode::Server), Door::Port(port.port()), Engine::folder());
+        let (mut first, mut second) = (engine(), engine());
         first.launch().await.expect("the port is free");
         second.launch().await.expect_err("the port is taken");
     }

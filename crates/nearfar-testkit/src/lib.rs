@@ -9,6 +9,7 @@
 //! * [`RedisServer`] is a `redis-server` or `valkey-server` of the test's own.
 //! * [`RedisCluster`] is six of them, three primaries and their replicas.
 //! * [`Sentinels`] is a primary, its replicas, and sentinels that watch them.
+//! * [`Authority`] issues certificates for servers with TLS.
 //! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
 //! * [`Program`] is another process of the test's own, to be paused or killed.
 //! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
@@ -38,11 +39,13 @@
 //! Servers and sockets live in real time. On a runtime with `start_paused = true`, timeouts fire while
 //! a reply is still on its way.
 
+mod authority;
 mod choice;
 mod clock;
 mod cluster;
 mod config;
 mod container;
+mod door;
 mod engine;
 mod history;
 mod ports;
@@ -53,6 +56,7 @@ mod resp;
 mod sentinels;
 mod server;
 
+pub use authority::{Authority, Certificate, Validity};
 pub use clock::{Stopwatch, eventually, let_pass};
 pub use cluster::{ClusterServer, RedisCluster, RedisClusterBuilder};
 pub use history::{History, Read, Report, StaleRead, Write};

@@ -1,12 +1,15 @@
 //! Enough of RESP2 to talk to a server behind the back of the client under test.
 
+use std::fmt::Debug;
 use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::door::Door;
 
 /// A server that takes longer is hung, paused or gone.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +74,7 @@ impl Reply {
 /// A call that fails or is dropped half-way leaves the connection out of step: open another.
 #[derive(Debug)]
 pub struct RespClient {
-    stream: BufReader<TcpStream>,
+    stream: Stream,
 }
 
 impl RespClient {
@@ -81,7 +84,14 @@ impl RespClient {
     ///
     /// If nothing accepts the connection within 5 seconds.
     pub async fn connect(port: u16) -> io::Result<Self> {
-        let stream = within(TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await?;
+        Self::through(&Door::Port(port)).await
+    }
+
+    pub(crate) async fn through(door: &Door) -> io::Result<Self> {
+        let stream: Box<dyn Wire> = match door {
+            Door::Port(port) => Box::new(within(TcpStream::connect((Ipv4Addr::LOCALHOST, *port))).await?),
+            Door::Socket(path) => Box::new(within(UnixStream::connect(path)).await?),
+        };
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -122,7 +132,11 @@ fn encode<A: AsRef<[u8]>>(args: &[A]) -> Vec<u8> {
     out
 }
 
-type Stream = BufReader<TcpStream>;
+type Stream = BufReader<Box<dyn Wire>>;
+
+trait Wire: AsyncRead + AsyncWrite + Debug + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Debug + Send + Sync + Unpin> Wire for T {}
 
 /// Boxed, because the replies of an array are read by the same function.
 fn read_reply(stream: &mut Stream) -> Pin<Box<dyn Future<Output = io::Result<Reply>> + Send + '_>> {

@@ -3,13 +3,18 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::authority::{Authority, Certificate};
 use crate::config::{Config, Mode};
+use crate::door::{CertificateFiles, Door, TlsDoor};
 use crate::engine::{Engine, LaunchError};
 use crate::ports::Reservation;
 use crate::resp::{Reply, RespClient};
 
 /// A port can be lost to a program that is not of the testkit, between the look and the start.
 const ATTEMPTS: usize = 5;
+
+/// How servers speak of `tls-port` that were compiled without it: Redis, and Valkey.
+const WITHOUT_TLS: [&str; 2] = ["Bad directive", "Failed finding TLS support"];
 
 /// A `redis-server` or `valkey-server` of the test's own, on a free loopback port.
 ///
@@ -37,7 +42,14 @@ pub struct RedisServer {
     awake: AtomicBool,
     // After `engine`: the ports are free again once the server is gone.
     port: Reservation,
+    tls: Option<TlsPort>,
     _bus: Option<Reservation>,
+}
+
+#[derive(Debug)]
+struct TlsPort {
+    port: Reservation,
+    files: CertificateFiles,
 }
 
 impl RedisServer {
@@ -56,9 +68,34 @@ impl RedisServer {
         RedisServerBuilder::default()
     }
 
-    /// `redis://127.0.0.1:PORT`. The same through every restart.
+    /// `redis://127.0.0.1:PORT`, or `redis+unix:///PATH`. The same through every restart.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port())
+        match self.engine.door() {
+            Door::Port(port) => format!("redis://127.0.0.1:{port}"),
+            Door::Socket(path) => format!("redis+unix://{}", path.display()),
+        }
+    }
+
+    /// The port with TLS. The same through every restart.
+    ///
+    /// # Panics
+    ///
+    /// If the server was built without [`tls`](RedisServerBuilder::tls).
+    pub fn tls_port(&self) -> u16 {
+        self.tls().port.port()
+    }
+
+    /// Gives the server another certificate, which it shows from its next start on.
+    ///
+    /// # Panics
+    ///
+    /// If the server was built without [`tls`](RedisServerBuilder::tls).
+    pub fn replace_certificate(&self, certificate: &Certificate) {
+        self.tls().files.write(certificate);
+    }
+
+    fn tls(&self) -> &TlsPort {
+        self.tls.as_ref().expect("the server was built without `tls`")
     }
 
     /// The port. The same through every restart, and nobody else's while the server is down.
@@ -110,7 +147,7 @@ impl RedisServer {
     ///
     /// If nothing accepts the connection within 5 seconds.
     pub async fn connect(&self) -> io::Result<RespClient> {
-        RespClient::connect(self.port()).await
+        RespClient::through(self.engine.door()).await
     }
 
     /// Kills the server without a warning (SIGKILL). Does nothing if it is down.
@@ -200,7 +237,13 @@ impl RedisServer {
     }
 
     fn give_up(&self, error: &LaunchError) -> ! {
-        panic!("the server did not come up: {error}\n{}", self.log());
+        let log = self.log();
+        assert!(
+            !(self.tls.is_some() && WITHOUT_TLS.iter().any(|words| log.contains(words))),
+            "this server was compiled without TLS: NEARFAR_SERVER names one that has it, such as the redis-server \
+             of Debian or Ubuntu\n{log}"
+        );
+        panic!("the server did not come up: {error}\n{log}");
     }
 }
 
@@ -216,11 +259,19 @@ pub struct RedisServerBuilder {
     config: Config,
     persistent: bool,
     clustered: bool,
+    tls: Option<TlsDoor>,
+    socket: bool,
 }
 
 impl Default for RedisServerBuilder {
     fn default() -> Self {
-        Self { config: Config::new(Mode::Server), persistent: false, clustered: false }
+        Self {
+            config: Config::new(Mode::Server),
+            persistent: false,
+            clustered: false,
+            tls: None,
+            socket: false,
+        }
     }
 }
 
@@ -242,6 +293,19 @@ impl RedisServerBuilder {
         self
     }
 
+    /// Opens another port, with TLS; the handle goes on using the plain one. With `clients`, who connects there must
+    /// show a certificate that this authority has signed.
+    pub fn tls(mut self, certificate: &Certificate, clients: Option<&Authority>) -> Self {
+        self.tls = Some(TlsDoor::new(certificate, clients));
+        self
+    }
+
+    /// Listens on a socket of the file system, and on no port.
+    pub fn socket(mut self) -> Self {
+        self.socket = true;
+        self
+    }
+
     /// A server of a cluster, which is to be formed yet.
     pub(crate) fn clustered(mut self) -> Self {
         self.clustered = true;
@@ -250,7 +314,7 @@ impl RedisServerBuilder {
 
     /// A sentinel, which remembers over a restart what it has learnt.
     pub(crate) fn sentinel() -> Self {
-        Self { config: Config::new(Mode::Sentinel), persistent: true, clustered: false }
+        Self { config: Config::new(Mode::Sentinel), persistent: true, ..Self::default() }
     }
 
     /// Starts the server, and returns when it accepts commands.
@@ -277,9 +341,15 @@ impl RedisServerBuilder {
     }
 
     fn attempt(&self) -> RedisServer {
-        let (port, bus) = self.ports();
-        let engine = Engine::new(self.full_config(), port.port());
-        RedisServer { engine, persistent: self.persistent, awake: false.into(), port, _bus: bus }
+        let ((port, bus), dir, mut config) = (self.ports(), Engine::folder(), self.full_config());
+        let tls = self.tls.as_ref().map(|tls| {
+            let (port, files) = (Reservation::take(), CertificateFiles::of(dir.path()));
+            tls.open(port.port(), &files, &mut config);
+            TlsPort { port, files }
+        });
+        let socket = self.socket.then(|| Door::Socket(dir.path().join("redis.sock")));
+        let engine = Engine::new(config, socket.unwrap_or(Door::Port(port.port())), dir);
+        RedisServer { engine, persistent: self.persistent, awake: false.into(), port, tls, _bus: bus }
     }
 
     fn ports(&self) -> (Reservation, Option<Reservation>) {

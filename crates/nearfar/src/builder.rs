@@ -131,6 +131,15 @@ where
         self
     }
 
+    /// Into how many partitions the namespace is divided, from 1 to 1024. Each has its own order of changes and its own
+    /// proof of trust, and is one slot of a cluster. All nodes must agree, and it cannot be changed while the namespace
+    /// has data. Defaults to 1 on a single server and to 16 on a cluster: enough to spread over its servers, and each
+    /// costs a beat of its own.
+    pub fn partitions(mut self, count: u16) -> Self {
+        self.options.partitions = Some(count);
+        self
+    }
+
     /// A number for the value's type. Entries with another number are misses: change it when a change of the type
     /// could be misread rather than fail to decode. Defaults to 0.
     pub fn schema(mut self, number: u32) -> Self {
@@ -149,7 +158,8 @@ where
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong or contradicting setting, or a namespace that this
-    /// `Nearfar` has a cache of; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if L2 cannot be reached or
+    /// `Nearfar` has a cache of; [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if the user lacks a right, which the
+    /// error names; [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if L2 cannot be reached or
     /// the subscription cannot be proved in time, unless the `Nearfar` may start degraded.
     ///
     /// # Cancel safety

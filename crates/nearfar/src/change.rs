@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Version};
 
@@ -11,7 +12,7 @@ use crate::agreement::Disagreement;
 use crate::engine::{Engine, weight};
 use crate::entry::Slot;
 use crate::error::{Error, MAX_VALUE_LEN, Operation};
-use crate::holdings::Holdings;
+use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
 use crate::outcome::{Outcome, Unacknowledged};
 
@@ -25,7 +26,8 @@ where
         let envelope = self.envelope(&self.header(Kind::Value, lifetime), &value)?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
-        let ticket = self.held.gate.ticket(&encoded);
+        let part = self.held.part_of(&encoded);
+        let ticket = part.gate.ticket(&encoded);
         let set_at = self.now();
         let change = Change::set(self.node().id, write);
         let Outcome::Applied(version) = self.change_key(&key, &encoded, Operation::Set, change).await? else {
@@ -38,6 +40,7 @@ where
             age_when_taken: Duration::ZERO,
             taken_at: set_at,
             expires_at: self.l1_expiry(set_at, lifetime),
+            partition: part.id.index(),
             generation: ticket.generation(),
             encoded_len,
         };
@@ -52,12 +55,18 @@ where
         Ok(outcome)
     }
 
+    /// All partitions at once. It is applied when it is in each of them.
     pub(crate) async fn clear(&self) -> Result<Outcome, Error> {
-        let mut unsettled = Unsettled::new(self, Operation::Clear, None);
+        let outcomes = join_all(self.held.parts.iter().map(|part| self.clear_part(part))).await;
+        outcomes.into_iter().reduce(|all, one| Ok(all?.and(one?))).expect("there is a partition")
+    }
+
+    async fn clear_part(&self, part: &Part) -> Result<Outcome, Error> {
+        let mut unsettled = Unsettled::new(self, Operation::Clear, part, None);
         match self.change(&mut unsettled, Change::clear(self.node().id)).await {
             Ok(version) => {
                 unsettled.remember(version);
-                self.held.settle_clear(version);
+                self.held.settle_clear(part, version);
                 unsettled.acknowledged(version)
             }
             Err(cause) => unsettled.failed(cause),
@@ -71,7 +80,8 @@ where
         doing: Operation,
         change: Change,
     ) -> Result<Outcome, Error> {
-        let mut unsettled = Unsettled::new(self, doing, Some((key, encoded)));
+        let part = self.held.part_of(encoded);
+        let mut unsettled = Unsettled::new(self, doing, part, Some((key, encoded)));
         match self.change(&mut unsettled, change).await {
             Ok(version) => {
                 unsettled.remember(version);
@@ -92,7 +102,7 @@ where
         if !unsettled.may_be_sent(now) {
             return Err(Failure::MayBeOvertaken);
         }
-        l2.change(self.namespace(), change.by(deadline)).await.map_err(Failure::L2)
+        l2.change(&unsettled.part.id, change.by(deadline)).await.map_err(Failure::L2)
     }
 
     pub(crate) fn header(&self, kind: Kind, lifetime: Option<Duration>) -> EnvelopeHeader {
@@ -155,7 +165,8 @@ impl Failure {
 struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
     engine: &'a Engine<K, V>,
     doing: Operation,
-    /// Which key; `None` for all of them.
+    part: &'a Part,
+    /// Which key; `None` for all of the part.
     key: Option<(&'a K, &'a Bytes)>,
     began: Moment,
     /// Until when L2 may execute it, by this node's clock, if it would do harm behind the invalidation that repeats it.
@@ -166,15 +177,29 @@ struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
 }
 
 impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
-    fn new(engine: &'a Engine<K, V>, doing: Operation, key: Option<(&'a K, &'a Bytes)>) -> Self {
+    fn new(
+        engine: &'a Engine<K, V>,
+        doing: Operation,
+        part: &'a Part,
+        key: Option<(&'a K, &'a Bytes)>,
+    ) -> Self {
         let began = engine.now();
-        Self { engine, doing, key, began, executed_by: began, may_be_overtaken: false, is_settled: false }
+        Self {
+            engine,
+            doing,
+            part,
+            key,
+            began,
+            executed_by: began,
+            may_be_overtaken: false,
+            is_settled: false,
+        }
     }
 
     /// Called when it is sent, or would be.
     fn may_be_sent(&mut self, now: Moment) -> bool {
         let key = self.key.map(|(_, encoded)| &encoded[..]);
-        self.may_be_overtaken = self.held().outbox.with(|outbox| outbox.may_be_overtaken(key, now));
+        self.may_be_overtaken = self.part.outbox.with(|outbox| outbox.may_be_overtaken(key, now));
         self.began = now;
         if !self.sets() {
             // An invalidation helps at once, whatever comes behind it; that is invalidated in turn.
@@ -190,12 +215,12 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     /// L2 may lose what it has acknowledged. Before it is settled, see [`Outbox::remember`](nearfar_core::Outbox::remember).
     fn remember(&self, version: Version) {
         let now = self.engine.now();
-        self.held().outbox.with(|outbox| outbox.remember(now, self.as_batch(), version));
+        self.part.outbox.with(|outbox| outbox.remember(now, self.as_batch(), version));
     }
 
     fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
         if let Some((_, encoded)) = self.key {
-            self.held().outbox.with(|outbox| outbox.strike_out(encoded, self.began));
+            self.part.outbox.with(|outbox| outbox.strike_out(encoded, self.began));
         }
         self.is_settled = true;
         if self.may_be_overtaken {
@@ -237,7 +262,7 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     /// Puts an invalidation into the outbox, unless nobody would send it any more.
     fn queue(&self) -> bool {
         let now = self.engine.now();
-        let is_queued = self.held().outbox.queue(now, self.as_batch(), self.executed_by);
+        let is_queued = self.part.outbox.queue(now, self.as_batch(), self.executed_by);
         self.held().counters.queued.add(is_queued.into());
         is_queued
     }
@@ -246,7 +271,7 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     fn discard(&self) {
         match self.key {
             Some((key, encoded)) => self.held().discard(key, encoded),
-            None => self.held().discard_all(),
+            None => self.held().discard_all(self.part),
         }
     }
 

@@ -1,10 +1,10 @@
-//! Sends what waits in the outbox of a cache.
+//! Sends what waits in the outbox of a partition.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Batch, Change, Moment, Namespace, Setback, Version};
+use nearfar_core::{Batch, Change, Moment, PartitionId, Setback, Version};
 
 use crate::agreement::{Agreement, Disagreement};
 use crate::link::LinkContext;
@@ -12,7 +12,7 @@ use crate::member::Follows;
 use crate::outbox::{SharedOutbox, Undelivered};
 
 pub(crate) struct Courier {
-    pub(crate) namespace: Namespace,
+    pub(crate) partition: PartitionId,
     pub(crate) held: Arc<dyn Follows>,
     pub(crate) agreement: Arc<Agreement>,
     pub(crate) fence_window: Duration,
@@ -53,7 +53,7 @@ impl Courier {
     /// Nothing is delivered from here on. Returns what was not.
     pub(crate) fn close(&self) -> Option<Undelivered> {
         let what = self.held.outbox().close()?;
-        Some(Undelivered { namespace: self.namespace.to_string(), what })
+        Some(Undelivered { namespace: self.partition.namespace().to_string(), what })
     }
 
     /// Sends a batch, and says whether L2 has acknowledged it.
@@ -88,7 +88,7 @@ impl Courier {
             Batch::Everything => Change::clear(context.node),
         };
         let deadline = context.deadline().ok_or(L2Error::Unreachable)?;
-        context.l2.change(&self.namespace, change.by(deadline)).await
+        context.l2.change(&self.partition, change.by(deadline)).await
     }
 
     /// A panic of user code leaves the rest to the message of this very change, which is on its way.

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Envelope, Head, Kind, Moment, Namespace, Snapshot};
+use nearfar_core::{Envelope, Head, Kind, Moment, Namespace, PartitionId, Snapshot};
 
 use crate::agreement::{Agreement, Disagreement};
 use crate::codec::Codec;
 use crate::entry::{Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
-use crate::holdings::Holdings;
+use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
+use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
 use crate::stats::Stats;
@@ -55,8 +57,12 @@ where
         options: Options,
         codec: Box<dyn Codec<V>>,
     ) -> Result<Arc<Self>, Error> {
-        let held = Arc::new(Holdings::new(&options, claim.node.outbox(&claim.namespace)));
-        let agreement = Arc::new(Agreement::new(claim.namespace.clone(), options.settings()));
+        let settings = options.settings(claim.node.default_partitions());
+        let partition = |index| PartitionId::new(claim.namespace.clone(), index);
+        let partitions =
+            (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
+        let held = Arc::new(Holdings::new(&options, partitions.collect()));
+        let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
         let engine = Arc::new(Self { claim, options, codec, held, agreement });
         let reachable = match engine.agree().await {
             Ok(()) => true,
@@ -86,14 +92,20 @@ where
 
     /// Subscribes, and waits for the proof of it if L2 is there to give one.
     async fn follow(&self, reachable: bool) -> Result<(), Error> {
-        let (held, agreement) = (Arc::clone(&self.held) as _, Arc::clone(&self.agreement));
-        let proved = self.node().attach(self.namespace().clone(), &self.options, held, agreement);
+        let attach = |(index, part): (usize, &Part)| {
+            let held = Arc::new(FollowedPart::new(&self.held, index));
+            self.node().attach(part.id.clone(), &self.options, held, Arc::clone(&self.agreement))
+        };
+        let proofs: Vec<_> = self.held.parts.iter().enumerate().map(attach).collect();
         if !reachable {
             return Ok(());
         }
         let patience = self.node().timeouts.connect;
-        match tokio::time::timeout(patience, proved).await {
-            Ok(Ok(())) => Ok(()),
+        let all_proved =
+            async { try_join_all(proofs).await.map(|proofs| proofs.into_iter().collect::<Subscription>()) };
+        match tokio::time::timeout(patience, all_proved).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(reason))) => Err(Error::subscription_refused(reason)),
             Ok(Err(_)) => Err(Error::closed()),
             Err(_) if self.node().start_degraded => Ok(()),
             Err(_) => Err(Error::subscription_unproven(patience)),
@@ -114,12 +126,18 @@ where
 
     pub(crate) fn stats(&self) -> Stats {
         let now = self.now();
-        let mut stats = self.held.counters.snapshot(self.held.l1.len(), self.held.gate.trusts(now));
-        self.held.outbox.with(|outbox| {
-            stats.outbox_keys = outbox.depth() as u64;
-            stats.outbox_oldest = outbox.oldest().map_or(Duration::ZERO, |since| now.since(since));
-            stats.outbox_overflows = outbox.overflows();
-        });
+        let parts = &self.held.parts;
+        let trusted = parts.iter().filter(|part| part.gate.trusts(now)).count();
+        let mut stats = self.held.counters.snapshot(self.held.l1.len(), trusted == parts.len());
+        (stats.partitions, stats.partitions_trusted) = (parts.len() as u64, trusted as u64);
+        for part in parts {
+            part.outbox.with(|outbox| {
+                stats.outbox_keys += outbox.depth() as u64;
+                let waited = outbox.oldest().map_or(Duration::ZERO, |since| now.since(since));
+                stats.outbox_oldest = stats.outbox_oldest.max(waited);
+                stats.outbox_overflows += outbox.overflows();
+            });
+        }
         stats
     }
 
@@ -150,10 +168,11 @@ where
     /// Reads L2 and takes what it finds into L1.
     pub(crate) async fn read_l2(&self, key: &K, encoded: &Bytes) -> Result<Found<V>, Error> {
         // The ticket comes first: an invalidation from here on is one that the read may have missed (race R1).
-        let ticket = self.held.gate.ticket(encoded);
-        let wrong = self.held.outbox.holds(encoded);
+        let part = self.held.part_of(encoded);
+        let ticket = part.gate.ticket(encoded);
+        let wrong = part.outbox.holds(encoded);
         let snapshot = self.snapshot(encoded).await?;
-        let slot = if wrong { None } else { self.open(&snapshot, ticket.generation()) };
+        let slot = if wrong { None } else { self.open(&snapshot, part.id.index(), ticket.generation()) };
         let Some(slot) = slot else {
             self.held.counters.misses.add(1);
             return Ok(Found::Nothing(snapshot.head));
@@ -167,7 +186,7 @@ where
 
     /// Whether L2 holds something for the key that may be served.
     pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
-        if self.held.outbox.holds(encoded) {
+        if self.held.part_of(encoded).outbox.holds(encoded) {
             return Ok(false);
         }
         let snapshot = self.snapshot(encoded).await?;
@@ -175,7 +194,7 @@ where
     }
 
     async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {
-        let read = self.node().l2()?.read(self.namespace(), encoded).await;
+        let read = self.node().l2()?.read(&self.held.part_of(encoded).id, encoded).await;
         read.map_err(|cause: L2Error| {
             self.held.counters.l2_failures.add(1);
             Error::l2(Operation::Read, cause)
@@ -183,7 +202,7 @@ where
     }
 
     /// Decodes what L2 holds; anything that cannot be served is a miss.
-    fn open(&self, snapshot: &Snapshot, generation: u64) -> Option<Slot<V>> {
+    fn open(&self, snapshot: &Snapshot, partition: u16, generation: u64) -> Option<Slot<V>> {
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, now)?;
@@ -197,6 +216,7 @@ where
             age_when_taken: age,
             taken_at: now,
             expires_at: self.l1_expiry(now, left),
+            partition,
             generation,
             encoded_len: weight(bytes),
         })

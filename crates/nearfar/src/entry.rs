@@ -100,6 +100,8 @@ pub(crate) struct Slot<V> {
     pub(crate) taken_at: Moment,
     /// Not served from L1 from then on.
     pub(crate) expires_at: Moment,
+    /// In which partition its key is.
+    pub(crate) partition: u16,
     /// The gate's generation when the read or load behind it began.
     pub(crate) generation: u64,
     /// Length of the encoded value, for a capacity in bytes.

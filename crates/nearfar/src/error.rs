@@ -68,6 +68,7 @@ enum Problem {
     L2 { doing: Operation, cause: L2Error },
     Connect(ConnectError),
     SubscriptionUnproven { waited: Duration },
+    SubscriptionRefused { reason: Arc<str> },
     MayBeOvertaken,
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
@@ -102,6 +103,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
+    Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
 }
@@ -123,6 +125,10 @@ impl Error {
 
     pub(crate) fn subscription_unproven(waited: Duration) -> Self {
         Self::of(Problem::SubscriptionUnproven { waited })
+    }
+
+    pub(crate) fn subscription_refused(reason: Arc<str>) -> Self {
+        Self::of(Problem::SubscriptionRefused { reason })
     }
 
     pub(crate) fn may_be_overtaken() -> Self {
@@ -173,7 +179,16 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
             Problem::L2 { cause: L2Error::Rejected(_), .. }
-            | Problem::Connect(ConnectError::ReadOnlyReplica { .. }) => ErrorKind::Rejected,
+            | Problem::SubscriptionRefused { .. }
+            | Problem::Connect(
+                ConnectError::AuthRefused { .. }
+                | ConnectError::MissingRight { .. }
+                | ConnectError::ScriptsDisabled { .. }
+                | ConnectError::ReadOnlyReplica { .. },
+            ) => ErrorKind::Rejected,
+            Problem::Config(_) | Problem::Connect(ConnectError::BadUrl(_) | ConnectError::BadTls(_)) => {
+                ErrorKind::Config
+            }
             Problem::L2 { .. }
             | Problem::Connect(_)
             | Problem::SubscriptionUnproven { .. }
@@ -182,7 +197,6 @@ impl Error {
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
             Problem::Key { .. } => ErrorKind::Key,
-            Problem::Config(_) => ErrorKind::Config,
             Problem::Closed => ErrorKind::Closed,
         }
     }
@@ -249,11 +263,10 @@ impl fmt::Display for Problem {
         match self {
             Self::L2 { doing, cause } => write!(f, "{doing}: {cause}{}", doing.consequence(cause)),
             Self::Connect(cause) => write!(f, "cannot connect: {cause}"),
-            Self::SubscriptionUnproven { waited } => write!(
-                f,
-                "L2 answers, but none of this node's own messages came back within {waited:?}: \
-                 may the user subscribe to and publish on the channels `{{<namespace>.0}}#*`?"
-            ),
+            Self::SubscriptionUnproven { waited } => {
+                write!(f, "L2 answers, but none of this node's own messages came back within {waited:?}")
+            }
+            Self::SubscriptionRefused { reason } => write!(f, "subscribing to invalidations: {reason}"),
             Self::MayBeOvertaken => write!(
                 f,
                 "an earlier change of unknown outcome may still be executed, so this one was not sent; \
@@ -338,6 +351,9 @@ impl fmt::Display for ConfigProblem {
             }
             Self::TooShort { setting, given, least } => {
                 write!(f, "`{setting}` of {given:?} is too short to work: at least {least:?}")
+            }
+            Self::Partitions { given } => {
+                write!(f, "a namespace has from 1 to {} partitions, not {given}", Settings::MAX_PARTITIONS)
             }
             Self::Disagrees { namespace, ours, theirs } => write!(
                 f,

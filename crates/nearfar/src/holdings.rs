@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nearfar_core::{Gate, Version};
+use nearfar_core::{Gate, Gates, PartitionId, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
@@ -18,12 +18,18 @@ use crate::options::Options;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
 
-/// Copies of values and flights in progress, and the gate that says what they are worth.
+/// Copies of values and flights in progress, and the gates that say what they are worth.
 pub(crate) struct Holdings<K, V> {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) parts: Box<[Part]>,
     pub(crate) l1: L1<K, V>,
     pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What is held of one partition.
+pub(crate) struct Part {
+    pub(crate) id: PartitionId,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) outbox: Arc<SharedOutbox>,
     /// The last clear of this node's own that was settled.
     own_clear: AtomicU64,
@@ -34,47 +40,76 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(options: &Options, outbox: Arc<SharedOutbox>) -> Self {
-        let gate = Arc::new(Gate::new(options.disconnected));
+    /// For these partitions, in the order of their numbers, with their outboxes.
+    pub(crate) fn new(options: &Options, partitions: Vec<(PartitionId, Arc<SharedOutbox>)>) -> Self {
+        let count = u16::try_from(partitions.len()).expect("the settings were checked");
+        let gates = Gates::new(options.disconnected, count);
+        let part = |(id, outbox): (PartitionId, _)| {
+            let gate = Arc::clone(gates.of(id.index()));
+            Part { id, gate, outbox, own_clear: AtomicU64::new(0) }
+        };
+        let parts = partitions.into_iter().map(part).collect();
         let counters = Arc::new(Counters::default());
-        let l1 = L1::new(&options.l1(), Arc::clone(&gate), Arc::clone(&counters));
-        Self { gate, l1, flights: FlightTable::new(), counters, outbox, own_clear: AtomicU64::new(0) }
+        let l1 = L1::new(&options.l1(), gates, Arc::clone(&counters));
+        Self { parts, l1, flights: FlightTable::new(), counters }
+    }
+
+    /// The part that a key is in.
+    pub(crate) fn part_of(&self, encoded: &[u8]) -> &Part {
+        let count = u16::try_from(self.parts.len()).expect("the settings were checked");
+        &self.parts[usize::from(PartitionId::index_of(encoded, count))]
     }
 
     /// An invalidation is known: no older copy stays, no older flight is joined.
     pub(crate) fn settle(&self, key: &K, encoded: &[u8], version: Version) {
-        let raised = self.gate.raise(encoded, version);
+        let raised = self.part_of(encoded).gate.raise(encoded, version);
         self.flights.retire(key, raised.height());
         self.l1.evict(key.clone(), &raised);
     }
 
-    /// Every copy so far is wrong.
-    fn clear(&self, version: Version) {
-        self.gate.clear(version);
-        self.l1.reclaim();
+    /// Every copy of the part so far is wrong.
+    fn clear(&self, part: &Part, version: Version) {
+        part.gate.clear(version);
+        self.l1.reclaim(&part.id);
     }
 
     /// Everything may have been cleared, nobody knows with which number.
-    pub(crate) fn discard_all(&self) {
-        self.gate.forget_copies();
-        self.l1.reclaim();
+    pub(crate) fn discard_all(&self, part: &Part) {
+        part.gate.forget_copies();
+        self.l1.reclaim(&part.id);
     }
 
-    /// This node cleared the cache and knows it: its own message need not forget what has come since.
-    pub(crate) fn settle_clear(&self, version: Version) {
-        self.clear(version);
-        self.own_clear.store(version.number(), Ordering::Release);
+    /// This node cleared the part and knows it: its own message need not forget what has come since.
+    pub(crate) fn settle_clear(&self, part: &Part, version: Version) {
+        self.clear(part, version);
+        part.own_clear.store(version.number(), Ordering::Release);
     }
 
     /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
     pub(crate) fn discard(&self, key: &K, encoded: &[u8]) {
-        self.gate.raise_unsettled(encoded);
+        self.part_of(encoded).gate.raise_unsettled(encoded);
         self.flights.retire_any(key);
         self.l1.discard(key.clone());
     }
 }
 
-impl<K, V> Follows for Holdings<K, V>
+/// One part of what is held, as the receive loop knows it.
+pub(crate) struct FollowedPart<K, V> {
+    held: Arc<Holdings<K, V>>,
+    index: usize,
+}
+
+impl<K, V> FollowedPart<K, V> {
+    pub(crate) fn new(held: &Arc<Holdings<K, V>>, index: usize) -> Self {
+        Self { held: Arc::clone(held), index }
+    }
+
+    fn part(&self) -> &Part {
+        &self.held.parts[self.index]
+    }
+}
+
+impl<K, V> Follows for FollowedPart<K, V>
 where
     K: CacheKey,
     V: Send + Sync + 'static,
@@ -84,36 +119,36 @@ where
             // Bytes that are no key of this type are the key of no copy here: keys are used only if they read back.
             // A decoder that panics over them says the same.
             match catch_unwind(|| K::decode(encoded)) {
-                Ok(Some(key)) => self.settle(&key, encoded, version),
-                Ok(None) | Err(_) => drop(self.gate.raise(encoded, version)),
+                Ok(Some(key)) => self.held.settle(&key, encoded, version),
+                Ok(None) | Err(_) => drop(self.part().gate.raise(encoded, version)),
             }
         }
     }
 
     fn apply_clear(&self, version: Version, own: bool) {
-        let known = own && self.own_clear.load(Ordering::Acquire) == version.number();
+        let known = own && self.part().own_clear.load(Ordering::Acquire) == version.number();
         if !known {
-            self.clear(version);
+            self.held.clear(self.part(), version);
         }
     }
 
     fn reclaim(&self) {
-        self.l1.reclaim();
+        self.held.l1.reclaim(&self.part().id);
     }
 
     fn close(&self) {
-        self.gate.close();
+        self.part().gate.close();
     }
 
     fn gate(&self) -> &Gate {
-        &self.gate
+        &self.part().gate
     }
 
     fn outbox(&self) -> &SharedOutbox {
-        &self.outbox
+        &self.part().outbox
     }
 
     fn counters(&self) -> &Counters {
-        &self.counters
+        &self.held.counters
     }
 }

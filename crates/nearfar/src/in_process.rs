@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, Settings};
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Partition, Snapshot, Version,
+    BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
+    Version,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -44,8 +45,8 @@ pub struct InProcess {
 
 struct Shared {
     clock: Clock,
-    /// Guards the partitions; messages are published under it, so that their order is that of the changes.
-    spaces: Mutex<HashMap<Namespace, Space>>,
+    /// Messages are published under its lock, so that their order is that of the changes.
+    store: Mutex<Store>,
     bus: broadcast::Sender<Packet>,
     l2_up: watch::Sender<bool>,
     wire: watch::Sender<Wire>,
@@ -59,14 +60,15 @@ struct Wire {
     cuts: u64,
 }
 
-struct Space {
-    settings: Option<Settings>,
-    partition: Partition,
+#[derive(Default)]
+struct Store {
+    settings: HashMap<Namespace, Settings>,
+    partitions: HashMap<PartitionId, Partition>,
 }
 
 #[derive(Clone, Debug)]
 struct Packet {
-    namespace: Namespace,
+    partition: PartitionId,
     /// The node that an echo is for; messages are for all.
     echo_for: Option<NodeId>,
     frame: Bytes,
@@ -77,7 +79,7 @@ impl InProcess {
     pub fn new() -> Self {
         let shared = Shared {
             clock: Clock::tokio(),
-            spaces: Mutex::default(),
+            store: Mutex::default(),
             bus: broadcast::Sender::new(QUEUE),
             l2_up: watch::Sender::new(true),
             wire: watch::Sender::new(Wire { up: true, cuts: 0 }),
@@ -156,7 +158,7 @@ impl InProcess {
     /// # }
     /// ```
     pub fn flush(&self) {
-        self.shared.spaces().clear();
+        *self.shared.store() = Store::default();
     }
 
     /// The store's side of the seam, for wrapping it in something that injects faults.
@@ -197,25 +199,33 @@ impl fmt::Debug for InProcess {
 }
 
 impl Shared {
-    fn spaces(&self) -> MutexGuard<'_, HashMap<Namespace, Space>> {
-        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs one atomic step.
-    fn step<T>(&self, namespace: &Namespace, step: impl FnOnce(&mut Space) -> T) -> Result<T, L2Error> {
+    fn step<T>(&self, step: impl FnOnce(&mut Store) -> T) -> Result<T, L2Error> {
         if !*self.l2_up.borrow() {
             return Err(L2Error::Unreachable);
         }
-        let mut spaces = self.spaces();
-        let space = spaces
-            .entry(namespace.clone())
-            .or_insert_with(|| Space { settings: None, partition: Partition::new(LOG_LEN) });
-        Ok(step(space))
+        Ok(step(&mut self.store()))
     }
 
-    fn publish(&self, namespace: &Namespace, echo_for: Option<NodeId>, frame: Bytes) {
+    /// Runs one atomic step in a partition.
+    fn step_in<T>(
+        &self,
+        partition: &PartitionId,
+        step: impl FnOnce(&mut Partition) -> T,
+    ) -> Result<T, L2Error> {
+        self.step(|store| {
+            let partition = store.partitions.entry(partition.clone());
+            step(partition.or_insert_with(|| Partition::new(LOG_LEN)))
+        })
+    }
+
+    fn publish(&self, partition: &PartitionId, echo_for: Option<NodeId>, frame: Bytes) {
         // Nobody listening is not an error.
-        let _ = self.bus.send(Packet { namespace: namespace.clone(), echo_for, frame });
+        let _ = self.bus.send(Packet { partition: partition.clone(), echo_for, frame });
     }
 }
 
@@ -232,53 +242,53 @@ impl fmt::Debug for InProcessL2 {
 #[async_trait]
 impl L2 for InProcessL2 {
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
-        self.shared.step(namespace, |space| *space.settings.get_or_insert(*settings))
+        self.shared.step(|store| *store.settings.entry(namespace.clone()).or_insert(*settings))
     }
 
-    async fn read(&self, namespace: &Namespace, key: &Bytes) -> Result<Snapshot, L2Error> {
-        self.shared.step(namespace, |space| space.partition.read(self.shared.clock.now(), key))
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        self.shared.step_in(partition, |partition| partition.read(self.shared.clock.now(), key))
     }
 
-    async fn change(&self, namespace: &Namespace, change: Change) -> Result<Version, L2Error> {
-        self.shared.step(namespace, |space| {
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
+        self.shared.step_in(partition, |state| {
             let (version, frame) =
-                space.partition.change(self.shared.clock.now(), &change).ok_or(L2Error::DeadlinePassed)?;
-            self.shared.publish(namespace, None, frame);
+                state.change(self.shared.clock.now(), &change).ok_or(L2Error::DeadlinePassed)?;
+            self.shared.publish(partition, None, frame);
             Ok(version)
         })?
     }
 
-    async fn fill(&self, namespace: &Namespace, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.shared.step(namespace, |space| space.partition.fill(self.shared.clock.now(), &fill))
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.shared.step_in(partition, |partition| partition.fill(self.shared.clock.now(), &fill))
     }
 
     async fn log(
         &self,
-        namespace: &Namespace,
+        partition: &PartitionId,
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        self.shared.step(namespace, |space| space.partition.log(since, until).cloned().collect())
+        self.shared.step_in(partition, |partition| partition.log(since, until).cloned().collect())
     }
 
-    async fn beat(&self, namespace: &Namespace, beat: &Beat) -> Result<BeatReply, L2Error> {
-        self.shared.step(namespace, |space| {
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.shared.step_in(partition, |state| {
             let now = self.shared.clock.now();
-            let (reply, echo) = space.partition.beat(now, beat.node, beat.id, beat.forget_after);
-            self.shared.publish(namespace, Some(beat.node), echo.encode());
+            let (reply, echo) = state.beat(now, beat.node, beat.id, beat.forget_after);
+            self.shared.publish(partition, Some(beat.node), echo.encode());
             reply
         })
     }
 
-    async fn nodes(&self, namespace: &Namespace) -> Result<Vec<(NodeId, Moment)>, L2Error> {
-        self.shared.step(namespace, |space| space.partition.nodes().collect())
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.shared.step_in(partition, |partition| partition.nodes().collect())
     }
 
-    async fn leave(&self, namespace: &Namespace, node: NodeId) -> Result<(), L2Error> {
-        self.shared.step(namespace, |space| space.partition.leave(node))
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        self.shared.step_in(partition, |partition| partition.leave(node))
     }
 
-    fn reconnect(&self) {}
+    fn reconnect(&self, _server: ServerId) {}
 
     async fn close(&self) {}
 }
@@ -288,8 +298,8 @@ struct InProcessBus {
     wire: watch::Receiver<Wire>,
     /// How many cuts were reported.
     cuts: u64,
-    /// The namespaces asked for, each with the node whose echoes are wanted.
-    subscribed: HashMap<Namespace, NodeId>,
+    /// The partitions asked for, each with the node whose echoes are wanted.
+    subscribed: HashMap<PartitionId, NodeId>,
     /// A subscription was made and not reported yet.
     fresh: bool,
     shared: Arc<Shared>,
@@ -303,11 +313,11 @@ impl fmt::Debug for InProcessBus {
 
 impl InProcessBus {
     fn event_of(&self, packet: Packet) -> Option<BusEvent> {
-        let Packet { namespace, echo_for, frame } = packet;
-        let node = *self.subscribed.get(&namespace)?;
+        let Packet { partition, echo_for, frame } = packet;
+        let node = *self.subscribed.get(&partition)?;
         match echo_for {
-            None => Some(BusEvent::Message { namespace, frame }),
-            Some(wanted) => (wanted == node).then_some(BusEvent::Echo { namespace, frame }),
+            None => Some(BusEvent::Message { partition, frame }),
+            Some(wanted) => (wanted == node).then_some(BusEvent::Echo { partition, frame }),
         }
     }
 
@@ -323,16 +333,16 @@ impl InProcessBus {
 
 #[async_trait]
 impl Bus for InProcessBus {
-    fn subscribe(&mut self, namespace: &Namespace, node: NodeId) {
-        self.subscribed.insert(namespace.clone(), node);
+    fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        self.subscribed.insert(partition.clone(), node);
         self.fresh = true;
     }
 
-    fn unsubscribe(&mut self, namespace: &Namespace, _node: NodeId) {
-        self.subscribed.remove(namespace);
+    fn unsubscribe(&mut self, partition: &PartitionId, _node: NodeId) {
+        self.subscribed.remove(partition);
     }
 
-    fn reconnect(&mut self) {}
+    fn reconnect(&mut self, _server: ServerId) {}
 
     async fn next(&mut self) -> Option<BusEvent> {
         loop {

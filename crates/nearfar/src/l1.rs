@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache as Moka;
-use nearfar_core::{Gate, Moment, Raised, Ticket};
+use nearfar_core::{Gates, Moment, PartitionId, Raised, Ticket};
 
 use crate::entry::Slot;
 use crate::options::L1Options;
@@ -21,7 +21,7 @@ use crate::stats::Counters;
 pub(crate) struct L1<K, V> {
     /// With seeded hashes of low cost: a hit costs an eighth less than with the standard library's.
     map: Moka<K, Arc<Slot<V>>, RandomState>,
-    gate: Arc<Gate>,
+    gates: Gates,
 }
 
 impl<K, V> L1<K, V>
@@ -29,12 +29,16 @@ where
     K: Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(options: &L1Options, gate: Arc<Gate>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(options: &L1Options, gates: Gates, counters: Arc<Counters>) -> Self {
         let mut builder = Moka::builder().eviction_listener(move |_, _, cause| {
             if cause == RemovalCause::Size {
                 counters.evictions.add(1);
             }
         });
+        if gates.count() > 1 {
+            // A partition that is forgotten leaves the copies of the others.
+            builder = builder.support_invalidation_closures();
+        }
         // Precise lifetimes are checked at each read; this gives the memory back.
         if let Some(longest) = options.longest_stay {
             builder = builder.time_to_live(longest);
@@ -50,32 +54,38 @@ where
                     .build_with_hasher(RandomState::default())
             }
         };
-        Self { map, gate }
+        Self { map, gates }
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
-    /// between does not serve what it should not; for the rest of the order see [`Gate::serve_until`].
+    /// between does not serve what it should not; for the rest of the order see [`Gates::serve_until`].
     #[inline]
     pub(crate) fn get<Q>(&self, key: &Q, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let until = self.gate.serve_until();
-        let slot = self.map.get(key)?;
-        let now = now();
-        let alive = now < until && now < slot.expires_at && slot.generation == self.gate.generation();
+        let (slot, until) = loop {
+            let look_up = self.gates.look_up();
+            let slot = self.map.get(key)?;
+            if let Some(until) = self.gates.serve_until(&look_up, slot.partition) {
+                break (slot, until);
+            }
+        };
+        let (now, gate) = (now(), self.gates.of(slot.partition));
+        let alive = now < until && now < slot.expires_at && slot.generation == gate.generation();
         alive.then_some((slot, now))
     }
 
     /// Takes a value in, unless the fence has passed the ticket or something newer is there.
     pub(crate) fn admit(&self, key: K, ticket: Ticket, slot: Arc<Slot<V>>) {
+        let gate = self.gates.of(slot.partition);
         self.map.entry(key).and_compute_with(|present| {
             let newer_present = present.is_some_and(|present| {
                 let present = present.into_value();
                 present.generation == slot.generation && present.version > slot.version
             });
-            if newer_present || !self.gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
+            if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
         });
         drop(ticket);
     }
@@ -90,9 +100,16 @@ where
         self.drop_if(key, |_| true);
     }
 
-    /// Gives back the memory of forgotten entries. They are not served any more in any case.
-    pub(crate) fn reclaim(&self) {
-        self.map.invalidate_all();
+    /// Gives back the memory of a partition's forgotten entries. They are not served any more in any case.
+    pub(crate) fn reclaim(&self, partition: &PartitionId) {
+        if self.gates.count() == 1 {
+            return self.map.invalidate_all();
+        }
+        let index = partition.index();
+        let current = self.gates.of(index).generation();
+        let forgotten =
+            move |_: &K, slot: &Arc<Slot<V>>| slot.partition == index && slot.generation < current;
+        self.map.invalidate_entries_if(forgotten).expect("closures are supported where there are partitions");
     }
 
     /// About how many entries it holds.

@@ -63,7 +63,7 @@ pub mod backend {
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
         Batch, BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message,
-        Moment, Namespace, NodeId, Partition, Snapshot,
+        Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
     };
 }
 
@@ -92,6 +92,7 @@ mod outbox;
 mod outcome;
 mod stats;
 mod sync;
+mod vigil;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
@@ -102,7 +103,7 @@ pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
-pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Severity};
+pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Severity, Tls};
 pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};

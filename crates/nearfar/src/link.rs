@@ -1,8 +1,8 @@
-//! The receive loop of a node: one task, one subscription, no decisions of its own.
+//! The receive loop of a node: one task, one bus, no decisions of its own.
 //!
 //! It carries what the bus delivers to the followers, in order, and what they want (beats, reconnects) back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error};
-use nearfar_core::{Batch, BeatId, Moment, Namespace, NodeId, RemoteClock, Version, Watchdog};
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId};
+use nearfar_core::{Batch, BeatId, Moment, Namespace, NodeId, PartitionId, RemoteClock, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -20,13 +20,15 @@ use crate::courier::Courier;
 use crate::member::{Heard, Member};
 use crate::node::deadline;
 use crate::outbox::Undelivered;
+use crate::vigil::{Silent, Vigil};
 
 /// What a node asks of its receive loop.
 pub(crate) enum Order {
     Attach {
-        namespace: Namespace,
+        partition: PartitionId,
         member: Box<Member>,
     },
+    /// The cache of this name is gone.
     Detach {
         namespace: Namespace,
     },
@@ -123,19 +125,16 @@ struct Loop {
     bus: Box<dyn Bus>,
     orders: mpsc::UnboundedReceiver<Order>,
     /// Those that were detached stay until their outboxes are empty.
-    members: HashMap<Namespace, Member>,
+    members: BTreeMap<PartitionId, Member>,
     /// Beats, look-ups in the log and deliveries that are under way.
-    errands: JoinSet<(Namespace, Errand)>,
-    /// Barks if nobody's echoes come.
-    watchdog: Watchdog,
-    /// Barks if L2 replies to no beat, whatever echoes come: commands may arrive while their replies are lost.
-    replies: Watchdog,
+    errands: JoinSet<(PartitionId, Errand)>,
+    vigil: Vigil,
 }
 
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
-        let (watchdog, replies) = (Watchdog::new(context.patience), Watchdog::new(context.patience));
-        Self { context, bus, orders, members: HashMap::new(), errands: JoinSet::new(), watchdog, replies }
+        let vigil = Vigil::new(context.patience);
+        Self { context, bus, orders, members: BTreeMap::new(), errands: JoinSet::new(), vigil }
     }
 
     async fn run(mut self) {
@@ -145,7 +144,7 @@ impl Loop {
                 // In a fixed order, so that a simulation can repeat a run. What comes first is rare.
                 biased;
                 order = self.orders.recv() => match order {
-                    Some(Order::Attach { namespace, member }) => self.attach(namespace, *member),
+                    Some(Order::Attach { partition, member }) => self.attach(partition, *member),
                     Some(Order::Detach { namespace }) => self.detach(&namespace),
                     Some(Order::Look) => {}
                     Some(Order::Shutdown { done }) => return self.shut_down(done).await,
@@ -162,31 +161,38 @@ impl Loop {
     }
 
     /// One that was detached and has not left yet makes room: the new one has its outbox.
-    fn attach(&mut self, namespace: Namespace, member: Member) {
-        self.bus.subscribe(&namespace, self.context.node);
-        if let Some(former) = self.members.insert(namespace, member) {
+    fn attach(&mut self, partition: PartitionId, member: Member) {
+        self.bus.subscribe(&partition, self.context.node);
+        if let Some(former) = self.members.insert(partition, member) {
             dismiss(former);
         }
     }
 
     /// It goes on following, as a delivery needs, until it has nothing to deliver.
     fn detach(&mut self, namespace: &Namespace) {
-        if let Some(member) = self.members.get_mut(namespace) {
-            member.detach();
-        }
+        let of_namespace =
+            self.members.iter_mut().filter(|(partition, _)| partition.namespace() == namespace);
+        of_namespace.for_each(|(_, member)| member.detach());
     }
 
     fn let_leave(&mut self) {
-        let mut link_proved = false;
-        for (namespace, member) in self.members.extract_if(|_, member| member.may_leave()) {
-            self.bus.unsubscribe(&namespace, self.context.node);
-            link_proved |= member.was_proved();
+        let leaving = self.members.iter().filter(|(_, member)| member.may_leave());
+        let leaving: Vec<PartitionId> = leaving.map(|(partition, _)| partition.clone()).collect();
+        for partition in leaving {
+            self.bus.unsubscribe(&partition, self.context.node);
+            let member = self.members.remove(&partition).expect("it was just found");
+            let server = self.context.l2.server_of(&partition);
+            if member.was_proved() && !self.is_in_use(server) {
+                // Its last echo will not come. That of one which never had any is still due: the next may depend on it.
+                self.vigil.echo(server);
+            }
             dismiss(member);
         }
-        if self.members.is_empty() && link_proved {
-            // Its last echo will not come. That of one which never had any is still due: the next one may depend on it.
-            self.watchdog.proof();
-        }
+    }
+
+    /// Whether a partition is there.
+    fn is_in_use(&self, server: ServerId) -> bool {
+        self.members.keys().any(|partition| self.context.l2.server_of(partition) == server)
     }
 
     /// Does what is due and returns when something is due next.
@@ -194,35 +200,32 @@ impl Loop {
         let now = self.context.clock.now();
         self.let_leave();
         self.poll_watchdogs(now);
-        for (namespace, member) in &mut self.members {
+        for (partition, member) in &mut self.members {
             if member.poll_watchdog(now) {
-                self.bus.subscribe(namespace, self.context.node);
+                self.bus.subscribe(partition, self.context.node);
             }
             if let Some(id) = member.poll_beat(now) {
-                self.watchdog.beat(now);
-                self.replies.beat(now);
+                self.vigil.beat(self.context.l2.server_of(partition), now);
                 let beat = Beat { node: self.context.node, id, forget_after: FORGET_NODES_AFTER };
-                self.errands.spawn(send_beat(self.context.clone(), namespace.clone(), beat));
+                self.errands.spawn(send_beat(self.context.clone(), partition.clone(), beat));
             }
         }
         self.poll_outboxes(now);
-        let watchdogs = self.watchdog.due().min(self.replies.due());
-        self.members.values().map(Member::due).fold(watchdogs, Moment::min)
+        self.members.values().map(Member::due).fold(self.vigil.due(), Moment::min)
     }
 
     fn poll_watchdogs(&mut self, now: Moment) {
-        let (no_echoes, no_replies) = (self.watchdog.poll(now), self.replies.poll(now));
-        if no_echoes {
-            self.handle_doubt_everywhere();
-            self.bus.reconnect();
-        }
-        if no_echoes || no_replies {
-            self.context.l2.reconnect();
-        }
-        if self.members.is_empty() && (no_echoes || no_replies) {
-            // Nobody beats, so nothing would prove the new connections.
-            self.watchdog.proof();
-            self.replies.proof();
+        for Silent { server, no_echoes } in self.vigil.poll(now) {
+            if no_echoes {
+                let l2 = Arc::clone(&self.context.l2);
+                self.handle_doubt(|partition| l2.server_of(partition) == server);
+                self.bus.reconnect(server);
+            }
+            self.context.l2.reconnect(server);
+            if !self.is_in_use(server) {
+                // Nobody beats there, so nothing would prove the new connections.
+                self.vigil.forget(server);
+            }
         }
     }
 
@@ -237,37 +240,48 @@ impl Loop {
     fn handle_event(&mut self, event: BusEvent) {
         let (node, now) = (self.context.node, self.context.clock.now());
         match event {
-            BusEvent::Message { namespace, frame } => {
-                let Some(member) = self.members.get_mut(&namespace) else { return };
+            BusEvent::Message { partition, frame } => {
+                let Some(member) = self.members.get_mut(&partition) else { return };
                 member.handle_message(&frame, node, self.context.remote.latest(now));
             }
-            BusEvent::Echo { namespace, frame } => {
-                let Some(member) = self.members.get_mut(&namespace) else { return };
-                match member.handle_echo(&frame, now, &self.context.remote) {
-                    Heard::Nothing => return,
-                    Heard::Echo => {}
-                    Heard::Missing { since, until } => {
-                        self.errands.spawn(fetch_log(self.context.clone(), namespace, (since, until)));
-                    }
-                }
-                self.watchdog.proof();
-                self.members.values().for_each(|member| member.courier().nudge());
+            BusEvent::Echo { partition, frame } => self.handle_echo(partition, &frame, now),
+            BusEvent::Doubt(_) => self.handle_doubt(|_| true),
+            BusEvent::DoubtIn(partitions, _) => self.handle_doubt(|partition| partitions.contains(partition)),
+            BusEvent::Refused { partition, reason } => {
+                let Some(member) = self.members.get_mut(&partition) else { return };
+                member.handle_refused(&partition, reason);
             }
-            BusEvent::Doubt(_) => self.handle_doubt_everywhere(),
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
         }
     }
 
-    fn handle_doubt_everywhere(&mut self) {
-        self.members.values_mut().for_each(Member::handle_doubt);
+    fn handle_echo(&mut self, partition: PartitionId, frame: &Bytes, now: Moment) {
+        let Some(member) = self.members.get_mut(&partition) else { return };
+        let heard = member.handle_echo(frame, now, &self.context.remote);
+        if matches!(heard, Heard::Nothing) {
+            return;
+        }
+        let l2 = &self.context.l2;
+        let server = l2.server_of(&partition);
+        self.vigil.echo(server);
+        let there = self.members.iter().filter(|(partition, _)| l2.server_of(partition) == server);
+        there.for_each(|(_, member)| member.courier().nudge());
+        if let Heard::Missing { since, until } = heard {
+            self.errands.spawn(fetch_log(self.context.clone(), partition, (since, until)));
+        }
     }
 
-    fn handle_errand(&mut self, errand: Option<(Namespace, Errand)>) {
-        let Some((namespace, errand)) = errand else { return };
+    fn handle_doubt(&mut self, concerns: impl Fn(&PartitionId) -> bool) {
+        let concerned = self.members.iter_mut().filter(|(partition, _)| concerns(partition));
+        concerned.for_each(|(_, member)| member.handle_doubt());
+    }
+
+    fn handle_errand(&mut self, errand: Option<(PartitionId, Errand)>) {
+        let Some((partition, errand)) = errand else { return };
         if matches!(errand, Errand::Beaten { answered: true, .. }) {
-            self.replies.proof();
+            self.vigil.reply(self.context.l2.server_of(&partition));
         }
-        let Some(member) = self.members.get_mut(&namespace) else { return };
+        let Some(member) = self.members.get_mut(&partition) else { return };
         match errand {
             Errand::Beaten { beat, .. } => member.handle_beaten(beat),
             Errand::Log { range, frames } => {
@@ -283,7 +297,7 @@ impl Loop {
         self.empty_outboxes().await;
         self.close_outboxes();
         let (l2, node, limit) = (&self.context.l2, self.context.node, self.context.command_timeout);
-        let goodbyes = self.members.keys().map(|namespace| self.context.bounded(l2.leave(namespace, node)));
+        let goodbyes = self.members.keys().map(|partition| self.context.bounded(l2.leave(partition, node)));
         // The lists of live nodes forget this one by themselves if L2 cannot be told.
         let _ = tokio::time::timeout(limit, join_all(goodbyes)).await;
         let _ = tokio::time::timeout(limit, l2.close()).await;
@@ -323,7 +337,7 @@ impl Drop for Loop {
             tracing::error!("the receive loop has panicked: this node serves nothing from L1 any more");
         }
         self.close_outboxes();
-        self.members.drain().for_each(|(_, member)| dismiss(member));
+        std::mem::take(&mut self.members).into_values().for_each(dismiss);
     }
 }
 
@@ -342,27 +356,27 @@ async fn empty(context: &LinkContext, courier: &Courier) {
     }
 }
 
-async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (Namespace, Errand) {
+async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (PartitionId, Errand) {
     courier.deliver(&context, &batch).await;
-    (courier.namespace.clone(), Errand::Delivered)
+    (courier.partition.clone(), Errand::Delivered)
 }
 
 /// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
-async fn send_beat(context: LinkContext, namespace: Namespace, beat: Beat) -> (Namespace, Errand) {
+async fn send_beat(context: LinkContext, partition: PartitionId, beat: Beat) -> (PartitionId, Errand) {
     let sent = context.clock.now();
-    let reply = context.bounded(context.l2.beat(&namespace, &beat)).await;
+    let reply = context.bounded(context.l2.beat(&partition, &beat)).await;
     if let Ok(reply) = &reply {
         context.remote.observe(sent, context.clock.now(), reply.time);
     }
     let answered = matches!(reply, Ok(_) | Err(L2Error::Rejected(_)));
-    (namespace, Errand::Beaten { beat: beat.id, answered })
+    (partition, Errand::Beaten { beat: beat.id, answered })
 }
 
 async fn fetch_log(
     context: LinkContext,
-    namespace: Namespace,
+    partition: PartitionId,
     range: (Version, Version),
-) -> (Namespace, Errand) {
-    let frames = context.bounded(context.l2.log(&namespace, range.0, range.1)).await;
-    (namespace, Errand::Log { range, frames })
+) -> (PartitionId, Errand) {
+    let frames = context.bounded(context.l2.log(&partition, range.0, range.1)).await;
+    (partition, Errand::Log { range, frames })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Moment, Ticket, Version};
+use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Kind, Moment, Ticket, Version};
 
 use crate::engine::{Engine, Found, weight};
 use crate::entry::{Entry, Slot, Tier};
@@ -49,12 +49,10 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        let departure = Departure {
-            at: self.now(),
-            generation: self.held.gate.generation(),
-            fence: self.held.gate.height(&encoded),
-        };
-        let may_join = |other: Departure| self.may_join(other, departure.at);
+        let gate = Arc::clone(&self.held.part_of(&encoded).gate);
+        let departure =
+            Departure { at: self.now(), generation: gate.generation(), fence: gate.height(&encoded) };
+        let may_join = |other: Departure| self.may_join(&gate, other, departure.at);
         let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader));
         match self.held.flights.board(&key, departure, may_join, load) {
             Boarding::Led(flight) => flight.await,
@@ -68,8 +66,7 @@ where
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
     /// were heard of have retired it. While they may go unheard, it must be young enough for the bound.
-    fn may_join(&self, departure: Departure, now: Moment) -> bool {
-        let gate = &self.held.gate;
+    fn may_join(&self, gate: &Gate, departure: Departure, now: Moment) -> bool {
         let heard_of_all = gate.serves(now) || now.since(departure.at) < self.options.max_staleness;
         // The generation last: trust that was given for forgetting is not for flights from before.
         heard_of_all && departure.generation == gate.generation()
@@ -102,7 +99,7 @@ where
             Err(error) if error.is_closed() => return Err(error),
             Err(_) => None,
         };
-        let ticket = self.held.gate.ticket(&encoded);
+        let ticket = self.held.part_of(&encoded).gate.ticket(&encoded);
         let start = Start { ticket, base, asked_at, fenced_until, began_at: self.now() };
         let value = self.load(key.clone(), loader).await?;
         Ok(self.fill(key, encoded, value, start).await)
@@ -141,6 +138,7 @@ where
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
             expires_at: self.l1_expiry(loaded_at, lifetime),
+            partition: self.held.part_of(&encoded).id.index(),
             generation: start.ticket.generation(),
             encoded_len: envelope.as_ref().map_or(0, weight),
         });
@@ -168,7 +166,8 @@ where
             return true;
         }
         let Ok(l2) = self.node().l2() else { return false };
-        match l2.fill(self.namespace(), Fill { write, base, deadline }).await {
+        let partition = &self.held.part_of(&write.key).id;
+        match l2.fill(partition, Fill { write, base, deadline }).await {
             Ok(FillOutcome::Stored) => true,
             Ok(FillOutcome::Refused | FillOutcome::Late) => false,
             // L2 has it or not; the ticket decides about L1.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{
-    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, Proof, RemoteClock, Replay, Standing,
-    Version, Watchdog,
+    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, PartitionId, Proof, RemoteClock,
+    Replay, Standing, Version, Watchdog,
 };
 use tokio::sync::oneshot;
 
@@ -35,6 +35,9 @@ pub(crate) trait Follows: Send + Sync {
 /// How many beats of a cache may be unanswered by L2 at once.
 const BEATS_AT_ONCE: usize = 4;
 
+/// What has become of a subscription: proved, or refused for this reason.
+pub(crate) type Subscription = Result<(), Arc<str>>;
+
 /// What an echo brought.
 pub(crate) enum Heard {
     /// Nothing to rely on.
@@ -51,8 +54,10 @@ pub(crate) struct Member {
     courier: Arc<Courier>,
     /// Whether its cache is gone.
     detached: bool,
-    /// Told once, when the subscription is proved for the first time.
-    proved: Option<oneshot::Sender<()>>,
+    /// Told once, when the subscription is proved for the first time or refused.
+    waits: Option<oneshot::Sender<Subscription>>,
+    /// Whether an echo has ever come.
+    proved: bool,
     /// Beats that L2 has not answered.
     under_way: Vec<BeatId>,
     /// Barks if this cache's echoes stay away although those of others may come.
@@ -63,7 +68,7 @@ impl Member {
     pub(crate) fn new(
         follower: Follower,
         courier: Courier,
-        proved: oneshot::Sender<()>,
+        waits: oneshot::Sender<Subscription>,
         patience: Duration,
     ) -> Self {
         Self {
@@ -71,7 +76,8 @@ impl Member {
             held: Arc::clone(&courier.held),
             courier: Arc::new(courier),
             detached: false,
-            proved: Some(proved),
+            waits: Some(waits),
+            proved: false,
             under_way: Vec::new(),
             watchdog: Watchdog::new(patience),
         }
@@ -95,7 +101,7 @@ impl Member {
 
     /// Whether an echo has ever come.
     pub(crate) fn was_proved(&self) -> bool {
-        self.proved.is_none()
+        self.proved
     }
 
     /// The beat to send now, if one is due.
@@ -235,9 +241,19 @@ impl Member {
     }
 
     fn report_proved(&mut self) {
-        if let Some(proved) = self.proved.take() {
-            // The builder may have been dropped meanwhile.
-            let _ = proved.send(());
+        self.proved = true;
+        if let Some(builder) = self.waits.take() {
+            // It may have been dropped meanwhile.
+            let _ = builder.send(Ok(()));
+        }
+    }
+
+    /// The watchdog has it asked for again.
+    pub(crate) fn handle_refused(&mut self, partition: &PartitionId, reason: Arc<str>) {
+        if let Some(builder) = self.waits.take() {
+            let _ = builder.send(Err(reason));
+        } else {
+            tracing::warn!("the subscription of {partition} is refused: {reason}");
         }
     }
 

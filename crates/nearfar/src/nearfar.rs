@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::{Bus, L2};
-use nearfar_redis::{Diagnosis, Expected, Finding, OnUnreachable, RedisOptions, Subject, diagnose};
+use nearfar_redis::{Diagnosis, Expected, Finding, OnUnreachable, RedisOptions, Subject, Tls, diagnose};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -166,7 +166,10 @@ impl Nearfar {
     pub async fn doctor(&self) -> Diagnosis {
         let Some(options) = &self.redis else { return Diagnosis::default() };
         let subjects = self.node.namespaces().into_iter().map(|(namespace, options)| {
-            let expected = Expected { settings: options.settings(), max_staleness: options.max_staleness };
+            let expected = Expected {
+                settings: options.settings(self.node.default_partitions()),
+                max_staleness: options.max_staleness,
+            };
             Subject { name: namespace.to_string(), expected: Some(expected) }
         });
         let mut subjects: Vec<_> = subjects.collect();
@@ -226,6 +229,7 @@ pub struct NearfarBuilder {
     start_degraded: bool,
     log_len: u64,
     clock: ClockChoice,
+    tls: Option<Tls>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -237,7 +241,7 @@ enum ClockChoice {
 impl Default for NearfarBuilder {
     fn default() -> Self {
         let timeouts = Timeouts { connect: Duration::from_secs(5), command: Duration::from_secs(1) };
-        Self { timeouts, start_degraded: false, log_len: 10_000, clock: ClockChoice::System }
+        Self { timeouts, start_degraded: false, log_len: 10_000, clock: ClockChoice::System, tls: None }
     }
 }
 
@@ -273,6 +277,25 @@ impl NearfarBuilder {
         self
     }
 
+    /// Whom to believe on a connection with TLS, and what to show, for URLs that begin with `rediss` or `valkeys`; with
+    /// others, connecting fails, lest a password goes out in plain text. Defaults to the system's certificate
+    /// authorities, and to no certificate of this side.
+    ///
+    /// ```no_run
+    /// # // Needs a server.
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nearfar::{Nearfar, Tls};
+    ///
+    /// let tls = Tls::new().ca_pem(std::fs::read("/etc/cache/ca.pem")?);
+    /// let nearfar = Nearfar::builder().tls(tls).connect("rediss://app:secret@cache.internal").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Takes time from Tokio's clock, which a test may pause, also with a [`backend`](Self::backend) of your own.
     /// [`in_process`](Self::in_process) does so by itself. Defaults to the system's clock, which counts suspended
     /// time.
@@ -281,13 +304,15 @@ impl NearfarBuilder {
         self
     }
 
-    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`, or the same with `valkey://`.
+    /// Connects to the server at a URL: `redis://[user:password@]host[:port][/database]`, with TLS `rediss://...`, to a
+    /// socket of the file system `redis+unix://[user:password@]/path[?db=number]`, or the same with `valkey`.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached in time (unless
-    /// [`start_degraded`](Self::start_degraded)), refuses the login, is too old or allows no scripts;
-    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it is a read-only replica. No error text contains the
-    /// URL's user or password.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a URL or a setting that cannot be used. Unless it may
+    /// [start degraded](Self::start_degraded): [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server
+    /// cannot be reached in time, cannot be talked to with or without TLS, or is too old;
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) if it refuses the login, a right or scripts, or is a
+    /// read-only replica. No error text contains the URL's user or password.
     ///
     /// Settings of the server that will hurt one day are no error: see [`Nearfar::warnings`].
     ///
@@ -341,6 +366,7 @@ impl NearfarBuilder {
     fn redis(&self, url: &str) -> RedisOptions {
         RedisOptions {
             url: url.to_owned(),
+            tls: self.tls.clone(),
             connect_timeout: self.timeouts.connect.max(LEAST_TIMEOUT),
             command_timeout: self.timeouts.command.max(LEAST_TIMEOUT),
             log_len: self.log_len,

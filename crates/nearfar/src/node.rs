@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use nearfar_core::backend::{Bus, L2};
-use nearfar_core::{BeatId, Follower, FollowerOptions, Moment, Namespace, NodeId, RemoteClock};
+use nearfar_core::{BeatId, Follower, FollowerOptions, Moment, Namespace, NodeId, PartitionId, RemoteClock};
 use tokio::sync::oneshot;
 
 use crate::agreement::Agreement;
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::link::{Link, LinkContext, Order};
-use crate::member::{Follows, Member};
+use crate::member::{Follows, Member, Subscription};
 use crate::options::Options;
 use crate::outbox::{SharedOutbox, Undelivered};
 
@@ -37,7 +37,7 @@ pub(crate) struct Node {
     /// settings that each asks for.
     names: Mutex<HashMap<Namespace, Options>>,
     /// Guards the list alone; each outbox lives as long as somebody fills or empties it.
-    outboxes: Mutex<HashMap<Namespace, Weak<SharedOutbox>>>,
+    outboxes: Mutex<HashMap<PartitionId, Weak<SharedOutbox>>>,
 }
 
 /// How long a node waits.
@@ -87,6 +87,10 @@ impl Node {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(&*self.l2) }
     }
 
+    pub(crate) fn default_partitions(&self) -> u16 {
+        self.l2.default_partitions()
+    }
+
     /// When L2 is to refuse a change that begins now: its caller will have given up by then (race R11).
     /// `None` while nothing is known of L2's clock.
     pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
@@ -110,22 +114,22 @@ impl Node {
         Ok(NameClaim { node: Arc::clone(self), namespace: namespace.clone() })
     }
 
-    /// Has a cache follow the bus. The receiver hears when its subscription is proved.
+    /// Has a cache's partition follow the bus. The receiver hears when its subscription is proved, or that it is refused.
     pub(crate) fn attach(
         &self,
-        namespace: Namespace,
+        partition: PartitionId,
         options: &Options,
         held: Arc<dyn Follows>,
         agreement: Arc<Agreement>,
-    ) -> oneshot::Receiver<()> {
+    ) -> oneshot::Receiver<Subscription> {
         // Beats are numbered on from the time: those of an earlier cache of the same name are not taken for its own.
         let first_beat = BeatId::new(self.clock.now().micros());
         let follower = Follower::new(FollowerOptions { max_staleness: options.max_staleness }, first_beat);
         let (proved, proof) = oneshot::channel();
         let fence_window = options.fence_window;
-        let courier = Courier { namespace: namespace.clone(), held, agreement, fence_window };
+        let courier = Courier { partition: partition.clone(), held, agreement, fence_window };
         let member = Member::new(follower, courier, proved, patience(self.timeouts));
-        self.link.order(Order::Attach { namespace, member: Box::new(member) });
+        self.link.order(Order::Attach { partition, member: Box::new(member) });
         proof
     }
 
@@ -137,8 +141,10 @@ impl Node {
     /// The live nodes of all caches of this node, and how long ago each was heard of.
     pub(crate) async fn live_nodes(&self) -> Result<Vec<LiveNode>, Error> {
         let l2 = self.l2()?;
-        let names: Vec<_> = self.namespaces().into_keys().collect();
-        let listed = try_join_all(names.iter().map(|namespace| l2.nodes(namespace))).await;
+        // A node beats in every partition of its caches.
+        let first = |namespace| PartitionId::new(namespace, 0);
+        let partitions: Vec<_> = self.namespaces().into_keys().map(first).collect();
+        let listed = try_join_all(partitions.iter().map(|partition| l2.nodes(partition))).await;
         let mut last_beats = BTreeMap::new();
         for (id, seen) in listed.map_err(|cause| Error::l2(Operation::Nodes, cause))?.into_iter().flatten() {
             let last: &mut Moment = last_beats.entry(id).or_default();
@@ -149,16 +155,16 @@ impl Node {
         Ok(last_beats.into_iter().map(live).collect())
     }
 
-    /// The outbox of a namespace. An earlier cache of that name may have left something in it: what this node knows to
+    /// The outbox of a partition. An earlier cache of that name may have left something in it: what this node knows to
     /// be wrong in L2 is wrong for the next one too.
-    pub(crate) fn outbox(&self, namespace: &Namespace) -> Arc<SharedOutbox> {
+    pub(crate) fn outbox(&self, partition: &PartitionId) -> Arc<SharedOutbox> {
         let mut outboxes = self.outboxes.lock().unwrap_or_else(PoisonError::into_inner);
         outboxes.retain(|_, outbox| outbox.strong_count() > 0);
-        if let Some(outbox) = outboxes.get(namespace).and_then(Weak::upgrade) {
+        if let Some(outbox) = outboxes.get(partition).and_then(Weak::upgrade) {
             return outbox;
         }
         let outbox = Arc::new(SharedOutbox::new(self.link.orders()));
-        outboxes.insert(namespace.clone(), Arc::downgrade(&outbox));
+        outboxes.insert(partition.clone(), Arc::downgrade(&outbox));
         outbox
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) unacknowledged: Unacknowledged,
     pub(crate) fence_window: Duration,
     pub(crate) schema: u32,
+    /// `None` for what the backend proposes.
+    pub(crate) partitions: Option<u16>,
 }
 
 /// What L1 needs to know.
@@ -45,6 +47,7 @@ impl Default for Options {
             unacknowledged: Unacknowledged::Queue,
             fence_window: Duration::from_secs(60),
             schema: 0,
+            partitions: None,
         }
     }
 }
@@ -68,6 +71,9 @@ impl Options {
         if let Some((setting, _)) = capacities.iter().find(|(_, capacity)| *capacity == Some(0)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
         }
+        if let Some(given) = self.partitions.filter(|count| !(1..=Settings::MAX_PARTITIONS).contains(count)) {
+            return Err(Error::config(ConfigProblem::Partitions { given }));
+        }
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(Error::config(ConfigProblem::Jitter { given: self.jitter }));
         }
@@ -82,10 +88,11 @@ impl Options {
     }
 
     /// What the nodes of a namespace must agree on.
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self, default_partitions: u16) -> Settings {
         // What is recorded has milliseconds; a fraction of one would disagree with itself.
         let millis = u64::try_from(self.fence_window.as_millis()).unwrap_or(u64::MAX);
-        Settings { partitions: 1, fence_window: Duration::from_millis(millis) }
+        let partitions = self.partitions.unwrap_or(default_partitions);
+        Settings { partitions, fence_window: Duration::from_millis(millis) }
     }
 
     /// The lifetime of a value written now: `ttl` less its jitter; `None` for ever.

@@ -1,4 +1,4 @@
-//! The outbox of a cache, shared by those who fill it and the receive loop, which empties it.
+//! The outbox of a cache's partition, shared by those who fill it and the receive loop, which empties it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,9 +32,9 @@ use crate::link::Order;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undelivered {
-    /// Of which cache.
+    /// Of which cache. One with several partitions may be named several times.
     pub namespace: String,
-    /// The encoded keys, or everything.
+    /// The encoded keys, or everything in a partition.
     pub what: Batch,
 }
 

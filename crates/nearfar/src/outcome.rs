@@ -25,7 +25,8 @@ use nearfar_core::Version;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// L2 has executed it, as this version.
+    /// L2 has executed it, as this version of its partition. A clear of several partitions has one in each; this is the
+    /// greatest.
     Applied(Version),
     /// L2 has not acknowledged it, or an earlier `set` that it has not acknowledged may still be executed behind it. An
     /// invalidation is in the outbox of this node, which sends it until L2 acknowledges
@@ -35,6 +36,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Of a change in several partitions: whose numbers cannot be compared, so that the greatest stands for them.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Applied(one), Self::Applied(other)) => Self::Applied(one.max(other)),
+            _ => Self::Queued,
+        }
+    }
+
     /// The version, if L2 has executed the change.
     pub fn version(self) -> Option<Version> {
         match self {

@@ -55,8 +55,12 @@ macro_rules! counters {
             pub propagation: PropagationStats,
             /// About how many entries L1 holds.
             pub l1_entries: u64,
-            /// Whether this node has proof that it hears of every invalidation.
+            /// Whether this node has proof that it hears of every invalidation, in every partition.
             pub trusted: bool,
+            /// How many partitions the namespace has.
+            pub partitions: u64,
+            /// In how many of them it has that proof. L1 is served in those, whatever is with the others.
+            pub partitions_trusted: u64,
             /// How many keys wait in the outbox: their invalidation has not been acknowledged by L2. A clear counts as
             /// one.
             pub outbox_keys: u64,

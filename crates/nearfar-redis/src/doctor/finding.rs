@@ -42,6 +42,7 @@ impl fmt::Display for Severity {
 /// # use std::time::Duration;
 /// # let options = RedisOptions {
 /// #     url: "redis://127.0.0.1:1".into(), // where nobody listens
+/// #     tls: None,
 /// #     connect_timeout: Duration::from_secs(5),
 /// #     command_timeout: Duration::from_secs(1),
 /// #     log_len: 0,

@@ -57,6 +57,10 @@ findings! {
         changes",
     remedy: "start the server, or correct host, port and firewall; one that is still loading its data needs time";
 
+    Tls, Critical, "tls": "The server is there, and TLS keeps a connection from coming about, or the want of it.",
+    consequence: "nearfar does not start, and one that runs cannot reconnect",
+    remedy: "`docs/security.md` has what each of these problems means, and its remedy";
+
     LoginRefused, Critical, "login-refused": "The server refused user or password.",
     consequence: "nearfar does not start, and one that runs cannot reconnect",
     remedy: "correct user and password in the URL, or the user on the server (`ACL LIST`)";
@@ -71,16 +75,24 @@ findings! {
     remedy: "run Redis 6.2 or later, or Valkey";
 
     Before7, Note, "before-7": "The server is older than Redis 7.0.",
-    consequence: "it has no sharded pub/sub, which Redis Cluster needs; a single server lacks nothing",
+    consequence: "it has no sharded pub/sub: on a cluster, every message goes to every server; a single server lacks nothing",
     remedy: "plan for Redis 7.0 or later, or Valkey";
 
     Replica, Critical, "replica": "The server is a read-only replica.",
     consequence: "it refuses every change and every beat: nothing is ever trusted",
     remedy: "connect to its primary, or through Sentinel";
 
-    ClusterMode, Critical, "cluster-mode": "The URL names one server, and it is a node of a Redis Cluster.",
-    consequence: "it refuses the keys of all slots that are not its own",
-    remedy: "use a server of its own, or a URL for a cluster";
+    ClusterMode, Critical, "cluster-mode": "The URL names one server, and it is one of a Redis Cluster.",
+    consequence: "nearfar does not connect: the server refuses the keys of all slots that are not its own",
+    remedy: "use `redis-cluster://`, or a server of its own";
+
+    NoCluster, Critical, "no-cluster": "The URL asks for a Redis Cluster, and the server is none of one.",
+    consequence: "nearfar does not connect",
+    remedy: "use `redis://`, or `redis-sentinel://` if it has Sentinels";
+
+    NoSlots, Critical, "no-slots": "The Redis Cluster has given its slots to no server.",
+    consequence: "nearfar does not connect: the cluster refuses every key",
+    remedy: "finish setting it up: `redis-cli --cluster create`, or `redis-cli --cluster fix`";
 
     SentinelItself, Critical, "sentinel-itself": "The URL names a Sentinel as if it were the server.",
     consequence: "a Sentinel stores nothing",

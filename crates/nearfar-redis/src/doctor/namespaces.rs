@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nearfar_core::Namespace;
 use nearfar_core::backend::Settings;
+use nearfar_core::{Namespace, PartitionId};
 
 use crate::doctor::figures::bytes;
 use crate::doctor::kinds::FindingKind;
@@ -58,7 +58,7 @@ pub(crate) async fn examine(
 ) -> Answered<()> {
     let Some(recorded) = recorded(visit, namespace, expected).await? else { return Ok(()) };
     let now = time(visit).await?;
-    let names = Keys::of(namespace);
+    let names = Keys::of(&PartitionId::new(namespace.clone(), 0));
     let nodes = nodes(visit, &names, now).await?;
     let log = log(visit, &names).await?;
     let window = recorded.fence_window;

@@ -11,7 +11,7 @@ use fred::clients::{Client, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::ClientLike;
 use fred::types::{CustomCommand, Value};
-use nearfar_core::{Namespace, NodeId};
+use nearfar_core::{Namespace, NodeId, PartitionId};
 
 use crate::doctor::kinds::FindingKind;
 use crate::doctor::visit::{Answered, Refusal, Visit};
@@ -37,7 +37,7 @@ const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
 /// The commands that nearfar sends, those in its scripts included, each as a harmless attempt. What connecting itself
 /// needs (`HELLO`, `CLIENT ID`, `INFO`) has been tried by then, and subscriptions need a connection of their own.
-/// The crate's documentation has the same list.
+/// `docs/security.md` has the same list.
 const RIGHTS: &[(Need, &[&str])] = &[
     (Must, &["PING"]),
     (Must, &["TIME"]),
@@ -146,7 +146,7 @@ struct Names {
 
 impl Names {
     fn of(namespace: &Namespace) -> Self {
-        let names = Keys::of(namespace);
+        let names = Keys::of(&PartitionId::new(namespace.clone(), 0));
         let (bus, key) = (names.bus(), names.echo(NodeId::new(0)));
         let meta = keys::meta(namespace).into_string().unwrap_or_default();
         let prefix = bus.strip_suffix("#bus").unwrap_or(&bus);
@@ -264,16 +264,15 @@ mod tests {
         }
     }
 
-    /// The list of the crate's documentation and this one are the same.
+    /// The line of `docs/security.md` and this list are the same.
     #[test]
     fn every_documented_right_is_tried() {
-        let docs = include_str!("../lib.rs");
-        let (_, section) = docs.split_once("# What the user may have to be allowed").unwrap();
-        let (section, _) = section.split_once("//! # ").unwrap();
-        let is_command = |word: &&str| word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b' ');
-        let documented: BTreeSet<_> = section.split('`').skip(1).step_by(2).filter(is_command).collect();
-        let elsewhere = ["HELLO", "CLIENT ID", "INFO", "SUBSCRIBE", "UNSUBSCRIBE"];
-        let tried: BTreeSet<_> = RIGHTS.iter().map(|(_, attempt)| attempt[0]).chain(elsewhere).collect();
-        assert_eq!(documented, tried);
+        let docs = include_str!("../../../../docs/security.md");
+        let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+        let documented: BTreeSet<_> = line.split(' ').filter_map(|word| word.strip_prefix('+')).collect();
+        let elsewhere = ["client|id", "info", "subscribe", "unsubscribe"].map(str::to_owned);
+        let tried: BTreeSet<_> =
+            RIGHTS.iter().map(|(_, attempt)| attempt[0].to_lowercase()).chain(elsewhere).collect();
+        assert_eq!(documented, tried.iter().map(String::as_str).collect());
     }
 }

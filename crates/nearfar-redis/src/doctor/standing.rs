@@ -9,7 +9,7 @@ use crate::doctor::finding::Finding;
 use crate::doctor::kinds::FindingKind;
 use crate::doctor::refused;
 use crate::doctor::visit::{Answered, Over, Visit};
-use crate::error::{ConnectError, is_refusal};
+use crate::error::{ConnectError, is_noperm, is_refusal};
 use crate::inspect::{Config, Info};
 use crate::scripts;
 use crate::server::Server;
@@ -17,10 +17,11 @@ use crate::server::Server;
 /// Whether it is the kind of server that the URL says.
 pub(crate) fn examine_mode(visit: &mut Visit, info: &Info) -> Answered<()> {
     let finding = wrong_mode(mode(info), visit.client().is_clustered(), visit.server());
-    let is_sentinel = finding.as_ref().is_some_and(|finding| finding.kind() == FindingKind::SentinelItself);
+    let pointless = finding.is_some();
     visit.note(finding);
-    // It has next to none of the commands, and each of them would be a finding.
-    if is_sentinel { Err(Over::Pointless) } else { Ok(()) }
+    // A Sentinel has next to none of the commands, a server of a cluster next to none of the keys, and each of them
+    // would be a finding.
+    if pointless { Err(Over::Pointless) } else { Ok(()) }
 }
 
 pub(crate) async fn examine(
@@ -34,7 +35,7 @@ pub(crate) async fn examine(
     }
     let version = visit.client().server_version();
     let newer = version.as_ref().is_none_or(|version| version.major >= 7);
-    match check_version(server, version) {
+    match check_version(server, version.as_ref()) {
         Err(error) => visit.note(Some(refused(&error))),
         Ok(()) if !newer => visit.found(FindingKind::Before7, name(info).unwrap_or_default()),
         Ok(()) => {}
@@ -48,8 +49,12 @@ pub(crate) async fn examine(
 
 async fn scripts(visit: &mut Visit, server: &Server, config: &Config) -> Answered<()> {
     match scripts::probe(visit.client()).await {
-        Err(error) if is_refusal(&error) => visit.note(Some(refused(&probe_refusal(server, &error)))),
-        outcome => drop(visit.bounded("a script", ready(outcome)).await?),
+        // The rights will tell, and not only of the first that is missing.
+        Err((_, error)) if is_noperm(&error) => {}
+        Err((command, error)) if is_refusal(&error) => {
+            visit.note(Some(refused(&probe_refusal(server, command, &error))));
+        }
+        outcome => visit.bounded("a script", ready(outcome.map_err(|(_, error)| error))).await?,
     }
     let timeout = visit.command_timeout;
     // 0 is no limit.

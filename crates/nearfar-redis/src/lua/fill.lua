@@ -15,7 +15,7 @@ end
 
 -- Envelope::peek_version: what is not an envelope, or not even a string, counts as nothing. So does what is ahead of
 -- the head: it is of a history that is over.
-local first = redis.pcall('GETRANGE', KEYS[2], 0, 15)
+local first = read('GETRANGE', KEYS[2], 0, 15)
 if type(first) == 'string' and #first == 16 and string.sub(first, 1, 2) == 'NF' then
   local present = struct.unpack('>I8', first, 9)
   if base < present and present <= head.sequence then

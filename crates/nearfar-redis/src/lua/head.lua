@@ -11,9 +11,18 @@ local function decimal(number)
   return string.format('%.0f', number)
 end
 
+-- What is of another type is as good as missing. That is not so of what may not be read.
+local function read(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err and not string.find(answer.err, 'WRONGTYPE', 1, true) then
+    error(answer.err)
+  end
+  return answer
+end
+
 -- A head that is missing, garbled or of the wrong type is no head.
 local function read_head(key)
-  local text = redis.pcall('GET', key)
+  local text = read('GET', key)
   if type(text) ~= 'string' then
     return nil
   end

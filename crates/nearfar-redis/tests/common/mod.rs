@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2};
 use nearfar_core::{
-    BeatId, Change, Doubt, Envelope, EnvelopeHeader, Fill, KeyWrite, Kind, Moment, Namespace, NodeId, Version,
+    BeatId, Change, Doubt, Envelope, EnvelopeHeader, Fill, KeyWrite, Kind, Moment, Namespace, NodeId,
+    PartitionId, Version,
 };
 use nearfar_redis::{OnUnreachable, RedisBus, RedisL2, RedisOptions, connect};
 use nearfar_testkit::RedisServer;
@@ -18,6 +19,7 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 pub(crate) fn options(url: impl Into<String>) -> RedisOptions {
     RedisOptions {
         url: url.into(),
+        tls: None,
         connect_timeout: Duration::from_secs(5),
         command_timeout: Duration::from_millis(500),
         log_len: 1000,
@@ -35,6 +37,10 @@ pub(crate) async fn pair(server: &RedisServer) -> (RedisL2, RedisBus) {
 
 pub(crate) fn namespace() -> Namespace {
     Namespace::new("users").unwrap()
+}
+
+pub(crate) fn partition() -> PartitionId {
+    PartitionId::new(namespace(), 0)
 }
 
 pub(crate) fn key(text: &'static str) -> Bytes {
@@ -67,7 +73,7 @@ pub(crate) fn beat(number: u64) -> Beat {
 
 /// What is stored under a key, decoded.
 pub(crate) async fn stored(l2: &RedisL2, name: &'static str) -> Option<Envelope> {
-    let snapshot = l2.read(&namespace(), &key(name)).await.unwrap();
+    let snapshot = l2.read(&partition(), &key(name)).await.unwrap();
     snapshot.envelope.map(|bytes| Envelope::decode(&bytes).expect("it is an envelope"))
 }
 

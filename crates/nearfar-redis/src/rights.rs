@@ -1,0 +1,111 @@
+//! What the user is allowed, and how a refusal is told.
+
+use std::fmt;
+use std::sync::Arc;
+
+use fred::types::Value;
+use nearfar_core::backend::L2Error;
+use nearfar_core::{Namespace, PartitionId};
+
+use crate::error::Cause;
+use crate::keys::{self, Keys};
+use crate::scripts::RIGHTS;
+use crate::store::RedisL2;
+
+/// What an operation cannot do without.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    /// In the words of `ACL SETUSER`.
+    rules: Vec<String>,
+    /// Commands that the server has for nobody.
+    disabled: Vec<String>,
+}
+
+impl Missing {
+    fn rule(rule: impl Into<String>) -> Self {
+        Self { rules: vec![rule.into()], disabled: Vec::new() }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rules, disabled) = (self.rules.join(" "), self.disabled.join(", "));
+        match (rules.as_str(), disabled.as_str()) {
+            (rules, "") => write!(f, "the user lacks rights that `ACL SETUSER` gives: {rules}"),
+            ("", disabled) => write!(f, "commands are disabled or renamed there: {disabled}"),
+            (rules, disabled) => write!(
+                f,
+                "the user lacks rights that `ACL SETUSER` gives: {rules}; commands are disabled or renamed there: \
+                 {disabled}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Whether everything that is needed in a partition is allowed.
+pub(crate) async fn check(store: &RedisL2, partition: &PartitionId) -> Result<(), L2Error> {
+    let names = Keys::of(partition);
+    let keys = vec![names.head(), names.log(), names.nodes(), names.value(b""), names.trial()];
+    let call = (keys, vec![names.trial_channel().into()]);
+    let refused = store.run(partition, RIGHTS.for_shard(store.is_sharded()), call).await;
+    let refused = refused.map_err(|error| of_keys(error, &names.all_keys()))?;
+    match missing(refused, &names)? {
+        Missing { rules, disabled } if rules.is_empty() && disabled.is_empty() => Ok(()),
+        missing => Err(rejected(missing)),
+    }
+}
+
+/// Names the right to the settings of a namespace if that is what an error is about.
+pub(crate) fn of_settings(error: L2Error, namespace: &Namespace) -> L2Error {
+    of_keys(error, &String::from_utf8_lossy(keys::meta(namespace).as_bytes()))
+}
+
+/// Names the right that a refused subscription lacks.
+pub(crate) fn of_subscription(cause: &Cause, partition: &PartitionId) -> Arc<str> {
+    let text = cause.to_string();
+    let missing = if text.contains("channel") {
+        Missing::rule(channel_rule(&Keys::of(partition)))
+    } else if let Some(command) = ["'subscribe'", "'ssubscribe'"].into_iter().find(|name| text.contains(name))
+    {
+        Missing::rule(format!("+{}", command.trim_matches('\'')))
+    } else {
+        return text.into();
+    };
+    missing.to_string().into()
+}
+
+fn of_keys(error: L2Error, pattern: &str) -> L2Error {
+    match &error {
+        L2Error::Rejected(cause) if is_about_keys(&cause.to_string()) => {
+            rejected(Missing::rule(format!("~{pattern}")))
+        }
+        _ => error,
+    }
+}
+
+fn is_about_keys(text: &str) -> bool {
+    text.starts_with("NOPERM") && text.contains("key")
+}
+
+fn rejected(missing: Missing) -> L2Error {
+    L2Error::Rejected(Arc::new(missing))
+}
+
+fn missing(refused: Value, names: &Keys) -> Result<Missing, L2Error> {
+    let words: Vec<String> = refused.convert().map_err(|_| L2Error::Unexpected)?;
+    let mut missing = Missing { rules: Vec::new(), disabled: Vec::new() };
+    for pair in words.chunks_exact(2) {
+        match pair[1].as_str() {
+            "unknown" => missing.disabled.push(pair[0].clone()),
+            "channel" => missing.rules.push(channel_rule(names)),
+            _ => missing.rules.push(format!("+{}", pair[0].to_lowercase())),
+        }
+    }
+    Ok(missing)
+}
+
+fn channel_rule(names: &Keys) -> String {
+    format!("&{}", names.all_channels())
+}

@@ -1,0 +1,221 @@
+//! Which server has which partition.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use fred::types::Value;
+use fred::util::redis_keyslot;
+use nearfar_core::PartitionId;
+use nearfar_core::backend::ServerId;
+use tokio::sync::watch;
+
+use crate::keys;
+use crate::server::Server;
+
+const SLOTS: u16 = 16_384;
+
+/// The servers that are known, and on a cluster which of them has which slot.
+pub(crate) struct Topology {
+    /// Those that have ever been heard of, by id. Few ever are, so none is forgotten.
+    servers: RwLock<Vec<Arc<Server>>>,
+    /// The owner of each slot; `None` where one server has everything.
+    owners: Option<Box<[AtomicU32]>>,
+    /// Whether a message goes to its shard alone.
+    sharded: AtomicBool,
+    changed: watch::Sender<()>,
+}
+
+/// Slots that a server has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SlotRange {
+    first: u16,
+    last: u16,
+    /// Without a host, it is the one that was asked.
+    host: Option<String>,
+    port: u16,
+}
+
+impl Topology {
+    /// One server for everything.
+    pub(crate) fn single(server: Arc<Server>) -> Self {
+        Self::new(vec![server], None)
+    }
+
+    /// A cluster, of which nothing is known but where to ask.
+    pub(crate) fn cluster(seeds: Vec<Arc<Server>>) -> Self {
+        let owners = (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
+        Self::new(seeds, Some(owners))
+    }
+
+    fn new(servers: Vec<Arc<Server>>, owners: Option<Box<[AtomicU32]>>) -> Self {
+        let sharded = AtomicBool::new(owners.is_some());
+        Self { servers: RwLock::new(servers), owners, sharded, changed: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.owners.is_some()
+    }
+
+    /// Whether messages are published to their shard alone, which takes Redis 7.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.sharded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_sharded(&self, sharded: bool) {
+        self.sharded.store(sharded, Ordering::Relaxed);
+    }
+
+    /// The server of a partition; on a cluster of which nothing is known yet, one that can be asked.
+    pub(crate) fn server_of(&self, partition: &PartitionId) -> ServerId {
+        self.owner_of(|| redis_keyslot(keys::prefix(partition).as_bytes()))
+    }
+
+    pub(crate) fn owner_of(&self, slot: impl FnOnce() -> u16) -> ServerId {
+        let owner = self.owners.as_ref().map(|owners| owners[usize::from(slot())].load(Ordering::Relaxed));
+        ServerId::new(owner.unwrap_or_default())
+    }
+
+    pub(crate) fn server(&self, id: ServerId) -> Arc<Server> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&servers[id.number() as usize])
+    }
+
+    pub(crate) fn servers(&self) -> Vec<ServerId> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        (0..servers.len()).filter_map(|number| u32::try_from(number).ok()).map(ServerId::new).collect()
+    }
+
+    /// Of all that are known, for people.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.servers().into_iter().map(|id| self.server(id).address()).collect()
+    }
+
+    /// Those that have slots, each once.
+    pub(crate) fn owners(&self) -> Vec<ServerId> {
+        let slots = self.owners.iter().flatten().map(|owner| owner.load(Ordering::Relaxed));
+        let mut owners: Vec<u32> = slots.collect();
+        owners.sort_unstable();
+        owners.dedup();
+        if owners.is_empty() {
+            vec![ServerId::default()]
+        } else {
+            owners.into_iter().map(ServerId::new).collect()
+        }
+    }
+
+    /// Takes in what a server has said of the cluster.
+    pub(crate) fn learn(&self, ranges: &[SlotRange], asked: &Server) {
+        let Some(owners) = &self.owners else { return };
+        let mut news = false;
+        for range in ranges {
+            let id = self.id_of(range.host.as_deref(), range.port, asked);
+            for slot in range.first..=range.last.min(SLOTS - 1) {
+                news |= owners[usize::from(slot)].swap(id, Ordering::Relaxed) != id;
+            }
+        }
+        if news {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// The id of a server, which is a new one if it was never heard of.
+    fn id_of(&self, host: Option<&str>, port: u16, asked: &Server) -> u32 {
+        let named = host.map_or_else(|| asked.beside(port), |host| asked.at(host, port));
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        let known = servers.iter().position(|server| server.address() == named.address());
+        let position = known.unwrap_or_else(|| {
+            servers.push(Arc::new(named));
+            servers.len() - 1
+        });
+        u32::try_from(position).expect("there are not as many servers")
+    }
+
+    /// Speaks when slots have moved.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+impl SlotRange {
+    /// Reads what `CLUSTER SLOTS` says: arrays of first slot, last slot, and servers, of which the first is the
+    /// primary: host, port, and more. What cannot be read is left out.
+    pub(crate) fn parse_all(answer: Value) -> Vec<Self> {
+        let ranges = if let Value::Array(ranges) = answer { ranges } else { Vec::new() };
+        ranges.into_iter().filter_map(Self::parse).collect()
+    }
+
+    fn parse(range: Value) -> Option<Self> {
+        let Value::Array(range) = range else { return None };
+        let [first, last, Value::Array(primary), ..] = range.as_slice() else { return None };
+        let [host, port, ..] = primary.as_slice() else { return None };
+        let slot = |value: &Value| u16::try_from(value.as_u64()?).ok();
+        Some(Self {
+            first: slot(first)?,
+            last: slot(last)?,
+            host: host_of(host.as_str().as_deref()),
+            port: slot(port)?,
+        })
+    }
+
+    /// Reads `MOVED 3999 127.0.0.1:6381`.
+    pub(crate) fn of_redirection(details: &str) -> Option<Self> {
+        let mut words = details.strip_prefix("MOVED ")?.split_whitespace();
+        let slot = words.next()?.parse().ok()?;
+        let (host, port) = words.next()?.rsplit_once(':')?;
+        Some(Self { first: slot, last: slot, host: host_of(Some(host)), port: port.parse().ok()? })
+    }
+}
+
+/// A server that does not know its own name says nothing, or a question mark.
+fn host_of(named: Option<&str>) -> Option<String> {
+    named.filter(|host| !host.is_empty() && *host != "?").map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(url: &str) -> Arc<Server> {
+        Arc::new(Server::of_url(url))
+    }
+
+    fn range(first: u16, last: u16, host: Option<&str>, port: u16) -> SlotRange {
+        SlotRange { first, last, host: host.map(str::to_owned), port }
+    }
+
+    #[test]
+    fn redirections_are_read_and_rubbish_is_not() {
+        let moved = SlotRange::of_redirection("MOVED 3999 127.0.0.1:6381");
+        assert_eq!(moved, Some(range(3999, 3999, Some("127.0.0.1"), 6381)));
+        assert_eq!(SlotRange::of_redirection("MOVED 1 :6381"), Some(range(1, 1, None, 6381)));
+        assert_eq!(SlotRange::of_redirection("MOVED 1 ::1:6381"), Some(range(1, 1, Some("::1"), 6381)));
+        for rubbish in ["", "MOVED", "MOVED x y", "MOVED 1 host", "MOVED 99999 h:1", "ASK 1 h:1"] {
+            assert_eq!(SlotRange::of_redirection(rubbish), None, "{rubbish:?}");
+        }
+    }
+
+    #[test]
+    fn slots_move_to_servers_that_were_not_known() {
+        let seed = server("redis://127.0.0.1:1");
+        let topology = Topology::cluster(vec![Arc::clone(&seed)]);
+        let mut changes = topology.changes();
+        let partition = PartitionId::new(nearfar_core::Namespace::new("users").unwrap(), 3);
+        let slot = redis_keyslot(b"{users.3}");
+        topology.learn(&[range(0, 16_383, None, 1), range(slot, slot, Some("10.0.0.9"), 7)], &seed);
+        assert_eq!(topology.server(topology.server_of(&partition)).address(), "10.0.0.9:7");
+        assert_eq!(topology.owners().len(), 2);
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        topology.learn(&[range(slot, slot, Some("10.0.0.9"), 7)], &seed);
+        assert!(!changes.has_changed().unwrap(), "nothing new");
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_the_slots_is_left_out() {
+        let primary = Value::Array(vec!["10.0.0.1".into(), Value::Integer(6379), "id".into()]);
+        let good = Value::Array(vec![Value::Integer(0), Value::Integer(5), primary]);
+        let answer = Value::Array(vec![Value::Null, good, Value::Array(vec![Value::Integer(1)]), "x".into()]);
+        assert_eq!(SlotRange::parse_all(answer), [range(0, 5, Some("10.0.0.1"), 6379)]);
+        assert_eq!(SlotRange::parse_all(Value::Null), []);
+    }
+}

@@ -1,0 +1,178 @@
+//! A cluster: servers die, stand still, hand their slots to others and take their turn, while four nodes are at work.
+
+use std::time::Duration;
+
+use nearfar::Nearfar;
+use nearfar_testkit::{Direction, Flow, RedisCluster, eventually};
+
+use crate::trial::{ALL_FOUR, BOUND, KEYS, NAMESPACE, Trial};
+
+/// A cluster whose healthy primaries go on when another is away.
+async fn cluster() -> RedisCluster {
+    RedisCluster::builder().arg("cluster-require-full-coverage", "no").start().await
+}
+
+/// The slot of the partition that a key of the trial is in.
+async fn slot_of_key(cluster: &RedisCluster, key: u64) -> u16 {
+    let index = nearfar_core::PartitionId::index_of(key.to_string().as_bytes(), 16);
+    cluster.slot_of(format!("{{{NAMESPACE}.{index}}}")).await
+}
+
+/// A primary that has keys of the trial.
+async fn victim(cluster: &RedisCluster) -> usize {
+    cluster.owner_of_slot(slot_of_key(cluster, 0).await).await
+}
+
+/// Waits until the nodes have lost the partitions of one primary, and no others.
+async fn only_some_are_lost(trial: &Trial) {
+    eventually("the fault is noticed", async || trial.partitions_trusted().0 < 16).await;
+    let (trusted, all) = trial.partitions_trusted();
+    assert_eq!(all, 16);
+    assert!(trusted > 4, "the others keep their trust: {trusted} of {all}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_killed_is_replaced_and_the_others_go_on() {
+    let mut cluster = cluster().await;
+    let victim = victim(&cluster).await;
+    let mut trial = Trial::start_on("cluster: primary killed", &cluster.url()).await;
+    trial.breaks();
+    cluster[victim].kill().await;
+    trial.loses_the_last_moment();
+    trial.noticed_by(&ALL_FOUR).await;
+    only_some_are_lost(&trial).await;
+    cluster.settled().await;
+    only_some_were_lost_until_now(&mut trial);
+    trial.becomes_trusted().await;
+    trial.ends().await;
+}
+
+fn only_some_were_lost_until_now(trial: &mut Trial) {
+    let (trusted, all) = trial.partitions_trusted();
+    trial.remarks(format_args!("{trusted} of {all} partitions trusted when the replica had taken over"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_stands_still_and_wakes_up_replaced_serves_nothing_stale() {
+    let cluster = cluster().await;
+    let victim = victim(&cluster).await;
+    let mut trial =
+        Trial::start_on("cluster: primary paused until replaced, then resumed", &cluster.url()).await;
+    trial.breaks();
+    cluster[victim].pause().await;
+    trial.loses_the_last_moment();
+    trial.noticed_by(&ALL_FOUR).await;
+    only_some_are_lost(&trial).await;
+    cluster.settled().await;
+    trial.becomes_trusted().await;
+    cluster[victim].resume().await;
+    cluster.settled().await;
+    trial.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_by_consent_costs_a_moment() {
+    let cluster = cluster().await;
+    let victim = victim(&cluster).await;
+    let mut trial = Trial::start_on("cluster: CLUSTER FAILOVER", &cluster.url()).await;
+    trial.breaks();
+    cluster.failover(victim).await;
+    trial.noticed_by(&ALL_FOUR).await;
+    trial.becomes_trusted().await;
+    trial.ends().await;
+}
+
+/// To a primary that has joined just now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_that_move_to_a_new_primary_take_their_partitions_with_them() {
+    let mut cluster = cluster().await;
+    let mut trial =
+        Trial::start_on("cluster: node added, slots moved to it under load", &cluster.url()).await;
+    let slots = [
+        slot_of_key(&cluster, 0).await,
+        slot_of_key(&cluster, 1).await,
+        slot_of_key(&cluster, KEYS - 1).await,
+    ];
+    trial.breaks();
+    let newcomer = cluster.add_node().await;
+    for slot in slots {
+        cluster.migrate_slot(slot, newcomer).await;
+        assert_eq!(cluster.owner_of_slot(slot).await, newcomer);
+    }
+    trial.goes_well().await;
+    trial.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_dies_is_no_matter() {
+    let mut cluster = cluster().await;
+    let replica = cluster.replica_of(victim(&cluster).await).await;
+    let mut trial = Trial::start_on("cluster: replica killed", &cluster.url()).await;
+    trial.breaks();
+    cluster[replica].kill().await;
+    trial.lasts(2 * BOUND).await;
+    let verdict = trial.ends().await;
+    assert_eq!((verdict.queued, verdict.refused), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_all_servers_leaves_nothing_stale() {
+    let mut cluster =
+        RedisCluster::builder().arg("cluster-require-full-coverage", "no").persistent().start().await;
+    let mut trial = Trial::start_on("cluster: rolling restart of all servers", &cluster.url()).await;
+    trial.breaks();
+    for server in 0..6 {
+        if cluster.primaries().await.contains(&server) {
+            cluster.failover(server).await;
+        }
+        cluster[server].stop().await;
+        cluster[server].restart().await;
+        cluster.settled().await;
+    }
+    trial.ends().await;
+}
+
+/// The links to one primary say nothing any more, and nobody ends them. Among themselves the servers are well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_to_one_primary_that_are_half_open_concern_its_partitions_alone() {
+    let cluster = RedisCluster::builder().arg("cluster-require-full-coverage", "no").proxied().start().await;
+    let victim = victim(&cluster).await;
+    let mut trial = Trial::start_on("cluster: links to one primary half open", &cluster.url()).await;
+    trial.breaks();
+    cluster[victim].proxy().set(Direction::Both, Flow::Hold);
+    trial.noticed_by(&ALL_FOUR).await;
+    only_some_are_lost(&trial).await;
+    trial.lasts(2 * BOUND).await;
+    trial.heals().await;
+    cluster[victim].proxy().set(Direction::Both, Flow::Forward);
+    trial.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_is_flushed_has_its_partitions_forgotten() {
+    let cluster = cluster().await;
+    let victim = victim(&cluster).await;
+    let mut trial = Trial::start_on("cluster: FLUSHALL on one primary", &cluster.url()).await;
+    let resyncs = trial.resyncs();
+    trial.breaks();
+    assert!(cluster[victim].command(&["FLUSHALL"]).await.is_ok());
+    trial.noticed_by(&ALL_FOUR).await;
+    trial.becomes_trusted().await;
+    trial.everybody_has_forgotten_l1_since(&resyncs);
+    trial.ends().await;
+}
+
+/// A node that names one server of the cluster finds the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_is_enough_to_find_the_cluster() {
+    let cluster = cluster().await;
+    let seed = format!("redis-cluster://127.0.0.1:{}", cluster[0].port());
+    let nearfar = Nearfar::builder().connect_timeout(Duration::from_secs(10)).connect(&seed).await.unwrap();
+    let cache = nearfar.cache::<u64, u64>("found").build().await.unwrap();
+    for key in 0..100 {
+        cache.set(&key, key).await.unwrap();
+    }
+    assert_eq!(cache.stats().partitions_trusted, 16);
+    cache.clear().await.unwrap();
+    assert!(cache.get(&5).await.unwrap().is_none());
+}

@@ -1,0 +1,116 @@
+//! Nodes whose connections go through TLS, or through a socket of the file system.
+
+use std::time::Duration;
+
+use nearfar::{Cache, Nearfar, NearfarBuilder};
+use nearfar_testkit::{RedisServer, eventually};
+use nearfar_tests::trusted;
+
+async fn cache(builder: NearfarBuilder, url: &str) -> Cache<String, String> {
+    let nearfar = builder.command_timeout(Duration::from_millis(500)).connect(url).await.unwrap();
+    nearfar.cache("texts").max_staleness(Duration::from_millis(500)).build().await.unwrap()
+}
+
+/// That what one of them changes, the other sees, and drops its copy.
+async fn hear_each_other(a: &Cache<String, String>, b: &Cache<String, String>) {
+    a.set("k", "old".into()).await.unwrap();
+    eventually("the other has a copy", async || {
+        b.get("k").await.unwrap().is_some_and(|entry| *entry == "old") && b.peek("k").is_some()
+    })
+    .await;
+    a.set("k", "new".into()).await.unwrap();
+    eventually("the copy is dropped", async || b.peek("k").is_none()).await;
+    assert_eq!(*b.get("k").await.unwrap().unwrap(), "new");
+    b.invalidate("k").await.unwrap();
+    eventually("the copy is dropped", async || a.peek("k").is_none()).await;
+    assert!(a.get("k").await.unwrap().is_none());
+}
+
+/// On this server, before and after it is killed and comes back.
+async fn hear_each_other_again(server: &mut RedisServer, a: Cache<String, String>, b: Cache<String, String>) {
+    trusted(&a).await;
+    trusted(&b).await;
+    hear_each_other(&a, &b).await;
+    server.kill().await;
+    eventually("the loss is noticed", async || !a.stats().trusted && !b.stats().trusted).await;
+    server.restart_empty().await;
+    trusted(&a).await;
+    trusted(&b).await;
+    hear_each_other(&a, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_on_a_socket_hear_each_other_and_come_back_after_a_crash() {
+    let mut server = RedisServer::builder().socket().start().await;
+    let url = server.url();
+    let node = async || cache(Nearfar::builder(), &url).await;
+    hear_each_other_again(&mut server, node().await, node().await).await;
+}
+
+mod tls {
+    use nearfar::{ErrorKind, Nearfar, Tls};
+    use nearfar_testkit::{Authority, RedisServer, Validity, eventually};
+    use nearfar_tests::trusted;
+
+    use super::{cache, hear_each_other_again};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nodes_hear_each_other_and_come_back_after_a_crash() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let mut server = RedisServer::builder().tls(&certificate, Some(&authority)).start().await;
+        let url = format!("rediss://localhost:{}", server.tls_port());
+        let client = authority.issue(&["node"], Validity::Now);
+        let tls = Tls::new().ca_pem(authority.pem()).client_pem(&client.pem, &client.key);
+        let node = async || cache(Nearfar::builder().tls(tls.clone()), &url).await;
+        hear_each_other_again(&mut server, node().await, node().await).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_said_and_nothing_secret_with_it() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let server = RedisServer::builder().tls(&certificate, None).start().await;
+        let url = format!("rediss://:hunter2@localhost:{}", server.tls_port());
+        let refused = async |tls: Tls, url: &str| {
+            let error = Nearfar::builder().tls(tls).connect(url).await.unwrap_err();
+            let text = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+            assert!(!text.contains("hunter2") && !text.contains("PRIVATE"), "{text}");
+            (error.kind(), error.to_string())
+        };
+        let (kind, text) = refused(Tls::new(), &url).await;
+        assert_eq!(kind, ErrorKind::Unavailable);
+        assert!(text.contains("`ca_pem`"), "{text}");
+        let (kind, text) = refused(Tls::new().client_pem(&certificate.key, &certificate.pem), &url).await;
+        assert_eq!(kind, ErrorKind::Config);
+        assert!(text.contains("`client_pem`"), "{text}");
+        let (kind, text) = refused(Tls::new(), "redis://:hunter2@localhost").await;
+        assert_eq!(kind, ErrorKind::Config);
+        assert!(text.contains("`rediss://`"), "{text}");
+    }
+
+    /// A node must never begin to trust a server that it would not have begun with.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_comes_back_with_a_wrong_certificate_is_not_talked_to() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let mut server =
+            RedisServer::builder().arg("loglevel", "debug").tls(&certificate, None).start().await;
+        let url = format!("rediss://localhost:{}", server.tls_port());
+        let node = cache(Nearfar::builder().tls(Tls::new().ca_pem(authority.pem())), &url).await;
+        trusted(&node).await;
+
+        let impostor = Authority::new("ours").issue(&["localhost"], Validity::Now);
+        server.replace_certificate(&impostor);
+        server.restart_empty().await;
+        let refused = || server.log().matches("Error accepting a client connection").count();
+        let before = refused();
+        eventually("the node has tried several times", async || refused() > before + 5).await;
+        assert!(node.get("k").await.unwrap_err().is_unavailable());
+        assert!(!node.stats().trusted);
+
+        server.replace_certificate(&certificate);
+        server.restart_empty().await;
+        trusted(&node).await;
+    }
+}
