@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearfar::{Cache, Diagnosis, Finding, FindingKind, Nearfar, Severity};
-use nearfar_testkit::{FaultProxy, RedisServer, Stopwatch, eventually};
+use nearfar_testkit::{FaultProxy, RedisCluster, RedisServer, Stopwatch, eventually};
 use nearfar_tests::trusted;
 
 /// What is found apart from the server's age, which is the machine's and not the test's.
@@ -100,4 +100,26 @@ async fn settings_that_connect_would_refuse_do_not_stop_it() {
         .doctor("redis://127.0.0.1:1", &["no spaces"])
         .await;
     assert_eq!(diagnosis.worst(), Some(Severity::Critical), "{diagnosis}");
+}
+
+#[tokio::test]
+async fn a_node_on_a_cluster_examines_all_of_it_and_does_not_notice() {
+    let cluster = RedisCluster::start().await;
+    let nearfar = Nearfar::connect(&cluster.url()).await.unwrap();
+    let users: Cache<u64, u64> = nearfar.cache("users").build().await.unwrap();
+    for key in 0..32 {
+        users.set(&key, key).await.unwrap();
+    }
+    let diagnosis = nearfar.doctor().await;
+    assert_eq!(diagnosis.examinations().len(), 3);
+    assert!(diagnosis.worst() < Some(Severity::Critical), "{diagnosis}");
+    let disagrees = |finding: &Finding| finding.kind() == FindingKind::NamespaceDisagrees;
+    assert!(!diagnosis.findings().any(disagrees), "{diagnosis}");
+    let report = diagnosis.to_string();
+    assert!(
+        report.contains("16 partitions, fence window 60s, live nodes: 1, messages in the log: 32 ("),
+        "{report}"
+    );
+    let stats = users.stats();
+    assert!(stats.trusted && stats.doubts == 0, "{stats:?}");
 }

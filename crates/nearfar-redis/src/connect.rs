@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, ClusterInterface};
-use fred::types::{Value, Version};
-use futures_util::future::try_join_all;
+use fred::types::{CustomCommand, Value, Version};
+use futures_util::future::{join_all, try_join_all};
 use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
@@ -98,6 +98,15 @@ pub(crate) async fn first_connection(server: &Server, limit: Duration) -> Result
     in_time(server, limit, |note| reached(server, note)).await
 }
 
+/// What servers there are, as far as a URL or one of a cluster's servers tells.
+pub(crate) async fn surveyed(server: Arc<Server>, limit: Duration) -> Result<Topology, ConnectError> {
+    let Some(seeds) = server.seeds() else { return Ok(Topology::single(server)) };
+    let topology = Topology::cluster(seeds.clone());
+    let survey = async |note| survey(&topology, seeds, &note).await;
+    in_time(&server, limit, survey).await?;
+    Ok(topology)
+}
+
 /// Somewhere to put what went wrong last, for when the time is up.
 #[derive(Clone, Default)]
 struct Note(Arc<Mutex<Option<Cause>>>);
@@ -128,7 +137,7 @@ where
         }
         tokio::select! {
             outcome = work => outcome,
-            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
+            problem = silence(server) => Err(problem),
         }
     };
     let outcome = tokio::time::timeout(limit, work).await;
@@ -137,8 +146,31 @@ where
 }
 
 /// What is wrong with a server that has said nothing for so long; does not return if that is not known.
-async fn silence(server: &Server) -> TlsProblem {
-    if server.is_plain().await { TlsProblem::ServerIsPlain } else { std::future::pending().await }
+async fn silence(server: &Server) -> ConnectError {
+    let address = server.address();
+    if server.is_plain().await {
+        ConnectError::Tls { server: address, problem: TlsProblem::ServerIsPlain }
+    } else if is_unknown_to_sentinels(server).await {
+        ConnectError::UnknownService { server: address }
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Whether one of the Sentinels says so. fred takes it for silence.
+async fn is_unknown_to_sentinels(server: &Server) -> bool {
+    let Some((sentinels, service)) = server.sentinels() else { return false };
+    let denied = sentinels.iter().map(|sentinel| async {
+        let asking = async {
+            let wire = reached(sentinel, Note::default()).await.ok()?;
+            let client = wire.client.with_options(&sentinel.once());
+            let command = CustomCommand::new_static("SENTINEL", None, false);
+            Box::pin(client.custom::<Value, _>(command, vec!["MASTER", service])).await.err()
+        };
+        let error = tokio::time::timeout(sentinel.attempt(), asking).await.ok().flatten();
+        error.is_some_and(|error| error.details().contains("No such master"))
+    });
+    join_all(denied).await.contains(&true)
 }
 
 /// Connects to the one server, which must not be one of a cluster.

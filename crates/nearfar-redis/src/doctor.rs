@@ -2,6 +2,7 @@
 //! guarantees, and what to do about it.
 
 mod clients;
+mod cluster;
 mod diagnosis;
 mod durability;
 mod figures;
@@ -20,22 +21,20 @@ pub use kinds::FindingKind;
 pub(crate) use memory::full;
 pub use namespaces::{Expected, Subject};
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use fred::clients::Client;
-use fred::interfaces::ClientLike;
-use fred::types::config::{Options, Server as Address};
+use futures_util::future::join_all;
 use nearfar_core::Namespace;
-use tokio::time::Instant;
+use nearfar_core::backend::ServerId;
 
-use crate::connect::first_connection;
+use crate::connect::{first_connection, surveyed};
 use crate::error::ConnectError;
 use crate::options::RedisOptions;
 use crate::server::Server;
-use visit::{Answered, Visit, patience};
-
-/// However many questions there are, and however slowly they are answered.
-const COMMAND_TIMEOUTS: u32 = 30;
+use crate::store::default_partitions;
+use crate::topology::Topology;
+use visit::{Answered, Visit};
 
 /// What is asked by `CONFIG GET`.
 const SETTINGS: &[&str] = &[
@@ -49,6 +48,8 @@ const SETTINGS: &[&str] = &[
     "min-replicas-max-lag",
     "timeout",
     "tcp-keepalive",
+    "cluster-require-full-coverage",
+    "cluster-node-timeout",
 ];
 
 /// Connects as [`connect`](crate::connect) does, with connections of its own, and looks for what weakens nearfar's
@@ -57,9 +58,11 @@ const SETTINGS: &[&str] = &[
 /// Nothing is stored, and nothing is sent to the nodes of a namespace. Rights are found out by trying, on the
 /// namespaces of `subjects`, so a user who lacks one gets a line in `ACL LOG`. What may not be asked is a note.
 ///
-/// Takes as long as connecting, and some 30 round trips. A server that stops answering costs two
+/// Of a cluster, each server that has slots is examined, all at once, and the partitions of a namespace where they are.
+///
+/// Takes as long as connecting, some 30 round trips, and two per partition. A server that stops answering costs two
 /// [`command_timeout`](RedisOptions::command_timeout)s; 30 of them is the most that it takes after
-/// [`connect_timeout`](RedisOptions::connect_timeout).
+/// [`connect_timeout`](RedisOptions::connect_timeout), which a cluster takes twice.
 /// [`on_unreachable`](RedisOptions::on_unreachable) and [`log_len`](RedisOptions::log_len) do not matter.
 ///
 /// # Panics
@@ -87,22 +90,22 @@ const SETTINGS: &[&str] = &[
 /// ```
 pub async fn diagnose(options: &RedisOptions, subjects: &[Subject]) -> Diagnosis {
     let server = match Server::new(options) {
-        Ok(server) => server,
-        Err(error) => return failed(String::new(), &error),
+        Ok(server) => Arc::new(server),
+        Err(error) => return Diagnosis::new(vec![failed(String::new(), &error)]),
     };
-    let wire = match first_connection(&server, options.connect_timeout).await {
-        Ok(wire) => wire,
-        Err(error) => return failed(server.address(), &error),
+    let topology = match surveyed(Arc::clone(&server), options.connect_timeout).await {
+        Ok(topology) => topology,
+        Err(error) => return Diagnosis::new(vec![failed(server.address(), &error)]),
     };
-    let limit = options.command_timeout.saturating_mul(COMMAND_TIMEOUTS);
-    let round = Round { client: &wire.client, server: &server, options, until: patience(limit) };
-    Diagnosis::new(round.examinations(subjects).await)
+    let mut round = Round { options, topology, failed: Vec::new(), visits: BTreeMap::new() };
+    round.servers(subjects).await;
+    round.namespaces(subjects).await;
+    Diagnosis::new(round.ended())
 }
 
-fn failed(server: String, error: &ConnectError) -> Diagnosis {
-    let findings = vec![refused(error)];
+fn failed(server: String, error: &ConnectError) -> Examination {
     let server = if server.is_empty() { "no server".to_owned() } else { server };
-    Diagnosis::new(vec![Examination { server, facts: Vec::new(), findings }])
+    Examination { findings: vec![refused(error)], ..Examination::new(server) }
 }
 
 /// Why connecting fails, as a finding.
@@ -117,82 +120,91 @@ pub(crate) fn refused(error: &ConnectError) -> Finding {
         ConnectError::IsOfCluster { server } => (FindingKind::ClusterMode, server.as_str()),
         ConnectError::IsNoCluster { server } => (FindingKind::NoCluster, server.as_str()),
         ConnectError::NoSlots { server } => (FindingKind::NoSlots, server.as_str()),
+        ConnectError::UnknownService { server } => (FindingKind::UnknownService, server.as_str()),
         ConnectError::MissingRight { server, .. } => (FindingKind::RightsMissing, server.as_str()),
         ConnectError::ScriptsDisabled { server, .. } => (FindingKind::ScriptsRefused, server.as_str()),
     };
     Finding::new(kind, server, error.to_string())
 }
 
-/// One round over all servers that a client is connected to: the one server, behind Sentinel the primary, of a cluster
-/// all primaries.
+/// One round over all servers: the one of the URL, behind Sentinels the primary, of a cluster all that have slots.
 struct Round<'a> {
-    client: &'a Client,
-    server: &'a Server,
     options: &'a RedisOptions,
-    until: Instant,
+    topology: Topology,
+    /// Those that could not be connected to.
+    failed: Vec<Examination>,
+    visits: BTreeMap<ServerId, Visit>,
 }
 
 impl Round<'_> {
-    async fn examinations(&self, subjects: &[Subject]) -> Vec<Examination> {
-        let bound = subjects.iter().filter_map(|subject| Some(subject.expected?.max_staleness)).min();
-        let addresses = self.client.active_connections();
-        if !self.client.is_clustered() {
-            let address = addresses.first().map_or_else(|| self.server.address(), shown);
-            let mut visit = self.visit(address, None);
-            let outcome = self.both(&mut visit, bound, subjects).await;
-            return vec![visit.ended(outcome)];
-        }
-        let mut examinations = Vec::new();
-        for address in &addresses {
-            let mut visit = self.visit(shown(address), Some(address.clone()));
-            let outcome = self.one_server(&mut visit, bound).await;
-            examinations.push(visit.ended(outcome));
-        }
-        // What stands in the cluster is found by its keys, wherever it is.
-        let all: Vec<_> = addresses.iter().map(shown).collect();
-        let mut visit = self.visit(all.join(","), None);
-        let outcome = self.shared(&mut visit, subjects).await;
-        examinations.push(visit.ended(outcome));
-        examinations
-    }
-
-    fn visit(&self, address: String, cluster_node: Option<Address>) -> Visit {
-        let options = Options { cluster_node, ..self.server.once() };
-        Visit::new(self.client, options, address, self.options.command_timeout, self.until)
-    }
-
-    async fn both(&self, visit: &mut Visit, bound: Option<Duration>, subjects: &[Subject]) -> Answered<()> {
-        self.one_server(visit, bound).await?;
-        self.shared(visit, subjects).await
-    }
-
-    async fn one_server(&self, visit: &mut Visit, bound: Option<Duration>) -> Answered<()> {
-        let info = visit.info().await?;
-        standing::examine_mode(visit, &info)?;
-        let config = visit.config(SETTINGS).await?;
-        standing::examine(visit, self.server, &info, &config).await?;
-        memory::examine(visit, &info, &config);
-        durability::examine(visit, &info, &config);
-        clients::examine(visit, &info, &config);
-        timing::examine(visit, bound).await
-    }
-
-    async fn shared(&self, visit: &mut Visit, subjects: &[Subject]) -> Answered<()> {
-        let mut named = Vec::new();
-        for Subject { name, expected } in subjects {
-            match Namespace::new(name) {
-                Ok(namespace) => named.push((namespace, *expected)),
-                Err(problem) => visit.found(FindingKind::BadNamespace, format!("{name:?}: {problem}")),
+    /// Examines all servers at once, each for itself.
+    async fn servers(&mut self, subjects: &[Subject]) {
+        let ids = self.topology.owners();
+        let visits = join_all(ids.iter().map(|&id| self.visit(self.topology.server(id), subjects))).await;
+        for (id, visit) in ids.into_iter().zip(visits) {
+            match visit {
+                Ok(visit) => drop(self.visits.insert(id, visit)),
+                Err(failed) => self.failed.push(failed),
             }
         }
-        rights::examine(visit, self.server, named.iter().map(|(namespace, _)| namespace)).await?;
-        for (namespace, expected) in &named {
-            namespaces::examine(visit, namespace, *expected).await?;
+    }
+
+    async fn visit(&self, server: Arc<Server>, subjects: &[Subject]) -> Result<Visit, Examination> {
+        let (limit, timeout) = (self.options.connect_timeout, self.options.command_timeout);
+        let wire = first_connection(&server, limit).await;
+        let wire = wire.map_err(|error| failed(server.address(), &error))?;
+        let mut visit = Visit::new(wire, &server, timeout, self.topology.is_cluster());
+        let outcome = examine(&mut visit, &server, subjects).await;
+        visit.kept(outcome);
+        Ok(visit)
+    }
+
+    /// Looks at what stands of the namespaces, wherever that is.
+    async fn namespaces(&mut self, subjects: &[Subject]) {
+        for Subject { name, expected } in subjects {
+            match Namespace::new(name) {
+                Ok(namespace) => namespaces::examine(self, &namespace, *expected).await,
+                Err(problem) => {
+                    if let Some(first) = self.visits.values_mut().next() {
+                        first.found(FindingKind::BadNamespace, format!("{name:?}: {problem}"));
+                    }
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// The visit to a server, as long as it answers.
+    fn at(&mut self, server: ServerId) -> Option<&mut Visit> {
+        self.visits.get_mut(&server).filter(|visit| !visit.is_over())
+    }
+
+    fn ended(self) -> Vec<Examination> {
+        self.failed.into_iter().chain(self.visits.into_values().map(Visit::ended)).collect()
     }
 }
 
-fn shown(address: &Address) -> String {
-    format!("{}:{}", address.host, address.port)
+/// Examines one server, and the rights on it of namespaces that may be anywhere.
+async fn examine(visit: &mut Visit, server: &Server, subjects: &[Subject]) -> Answered<()> {
+    let info = visit.info().await?;
+    standing::examine_mode(visit, &info)?;
+    let config = visit.config(SETTINGS).await?;
+    standing::examine(visit, server, &info, &config).await?;
+    memory::examine(visit, &info, &config);
+    durability::examine(visit, &info, &config);
+    clients::examine(visit, &info, &config);
+    if visit.of_cluster {
+        cluster::examine(visit, &info, &config).await?;
+    }
+    let bound = subjects.iter().filter_map(|subject| Some(subject.expected?.max_staleness)).min();
+    timing::examine(visit, bound).await?;
+    rights::examine(visit, server, &with_partitions(subjects, visit.of_cluster)).await
+}
+
+/// How many partitions the namespaces have, or will have if nobody says otherwise.
+fn with_partitions(subjects: &[Subject], on_a_cluster: bool) -> Vec<(Namespace, u16)> {
+    let named = subjects.iter().filter_map(|Subject { name, expected }| {
+        let partitions = expected.map(|expected| expected.settings.partitions);
+        Some((Namespace::new(name).ok()?, partitions.unwrap_or_else(|| default_partitions(on_a_cluster))))
+    });
+    named.collect()
 }

@@ -108,6 +108,11 @@ pub enum ConnectError {
         /// `host:port` of the server that said so.
         server: String,
     },
+    /// The Sentinels know no service of the name in the URL.
+    UnknownService {
+        /// `host:port` of the Sentinels.
+        server: String,
+    },
     /// The user may not do something that is needed from the start.
     MissingRight {
         /// `host:port`.
@@ -154,6 +159,9 @@ impl fmt::Display for ConnectError {
             }
             Self::NoSlots { server } => {
                 write!(f, "the cluster of Redis at {server} has no slots yet, so it can hold nothing")
+            }
+            Self::UnknownService { server } => {
+                write!(f, "the Sentinels at {server} know no service of the name that the URL gives")
             }
             Self::MissingRight { server, cause } => {
                 write!(f, "Redis at {server} does not give this user a right that is needed: {cause}")

@@ -119,6 +119,13 @@ impl Server {
         self.security.meets_plain(&self.config.server.hosts()).await
     }
 
+    /// The Sentinels that name it, each on its own, and the service that they are asked for; `None` without any.
+    pub(crate) fn sentinels(&self) -> Option<(Vec<Self>, &str)> {
+        let ServerConfig::Sentinel { hosts, service_name, .. } = &self.config.server else { return None };
+        let each = hosts.iter().map(|address| self.at(&address.host, address.port));
+        Some((each.collect(), service_name))
+    }
+
     /// `host:port`, of several separated by commas; of a socket its path.
     pub(crate) fn address(&self) -> String {
         if let ServerConfig::Unix { path } = &self.config.server {

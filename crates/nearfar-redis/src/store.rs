@@ -121,7 +121,7 @@ impl RedisL2 {
 #[async_trait]
 impl L2 for RedisL2 {
     fn default_partitions(&self) -> u16 {
-        if self.lanes.topology.is_cluster() { ON_A_CLUSTER } else { 1 }
+        default_partitions(self.lanes.topology.is_cluster())
     }
 
     fn server_of(&self, partition: &PartitionId) -> ServerId {
@@ -234,6 +234,11 @@ impl L2 for RedisL2 {
     async fn close(&self) {
         self.lanes.close();
     }
+}
+
+/// How many partitions a namespace gets if nobody says otherwise.
+pub(crate) fn default_partitions(on_a_cluster: bool) -> u16 {
+    if on_a_cluster { ON_A_CLUSTER } else { 1 }
 }
 
 /// The client that an operation gets.

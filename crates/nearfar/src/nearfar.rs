@@ -339,9 +339,12 @@ impl NearfarBuilder {
     /// distance, the rights of the user, and what stands in it of these namespaces. Meant for when `connect` fails, too:
     /// then that is the finding. `docs/doctor.md` has all findings, each with its remedy.
     ///
-    /// Nothing is stored on the server. A question that may not be asked is a note. Takes some 30 round trips, and if the
-    /// server stops answering, two [`command_timeout`](Self::command_timeout)s more;
-    /// [`connect_timeout`](Self::connect_timeout) and 30 `command_timeout`s at the most.
+    /// Behind Sentinels that is the primary; of a Redis Cluster it is every server that has slots.
+    ///
+    /// Nothing is stored on the server. A question that may not be asked is a note. Takes some 30 round trips, on a
+    /// cluster two more per partition, and if the server stops answering, two
+    /// [`command_timeout`](Self::command_timeout)s more; [`connect_timeout`](Self::connect_timeout), on a cluster twice
+    /// that, and 30 `command_timeout`s at the most.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.

@@ -14,7 +14,7 @@ pub struct Diagnosis {
     examinations: Vec<Examination>,
 }
 
-/// What was seen of one server, or of all of them together.
+/// What was seen of one server.
 ///
 /// ```
 /// use nearfar_redis::{Diagnosis, Examination};
@@ -53,7 +53,7 @@ impl Diagnosis {
         Self { examinations }
     }
 
-    /// One per server, and one more for what several share.
+    /// One per server: of a cluster, per server that has slots. Those that could not be reached come first.
     pub fn examinations(&self) -> &[Examination] {
         &self.examinations
     }
@@ -70,7 +70,11 @@ impl Diagnosis {
 }
 
 impl Examination {
-    /// `host:port`; of several, separated by commas.
+    pub(crate) fn new(server: String) -> Self {
+        Self { server, facts: Vec::new(), findings: Vec::new() }
+    }
+
+    /// `host:port`; of several, if none of them could be reached, separated by commas.
     pub fn server(&self) -> &str {
         &self.server
     }

@@ -79,7 +79,7 @@ impl Finding {
         self.kind.severity()
     }
 
-    /// `host:port` of the server that it is about; of several, separated by commas, if it is about all of them.
+    /// `host:port` of the server that it is about; of several, separated by commas, if none of them could be reached.
     pub fn server(&self) -> &str {
         &self.server
     }

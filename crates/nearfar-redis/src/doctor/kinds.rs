@@ -98,6 +98,10 @@ findings! {
     consequence: "a Sentinel stores nothing",
     remedy: "use `redis-sentinel://` with `?sentinelServiceName=`";
 
+    UnknownService, Critical, "unknown-service": "The Sentinels know no service of the name in the URL.",
+    consequence: "nearfar does not start, since nobody tells it where the primary is",
+    remedy: "correct `sentinelServiceName=` in the URL: `SENTINEL MASTERS` lists the names";
+
     EvictsFences, Warning, "evicts-fences": "`maxmemory` is set, with a policy that evicts keys.",
     consequence: "Redis may evict a tombstone that is still needed; then a slow load can put an old value back, which is \
         served until it expires (G2)",
@@ -154,6 +158,25 @@ findings! {
     consequence: "a failover may undo changes that are older than what nodes repeat (G11)",
     remedy: "`CONFIG SET min-replicas-max-lag 10`";
 
+    ClusterDown, Critical, "cluster-down": "The server says that the cluster is down.",
+    consequence: "it refuses every key (`CLUSTERDOWN`): what is in its partitions is not served from L1 either, and changes \
+        wait in the outbox",
+    remedy: "bring back the servers that are away (`CLUSTER NODES`), or give their slots to others (`redis-cli --cluster fix`)";
+
+    FullCoverage, Warning, "full-coverage": "`cluster-require-full-coverage` is on, as it is by default.",
+    consequence: "one primary that is away without a replica to take over has the whole cluster refuse, the healthy primaries \
+        too: no partition is served, instead of those of the one alone",
+    remedy: "`CONFIG SET cluster-require-full-coverage no` on all servers: each partition stands for itself";
+
+    NoReplica, Warning, "no-replica": "A primary of the cluster has no replica.",
+    consequence: "when it dies, nobody takes over: its partitions are away until it comes back, and are empty then unless it \
+        keeps them on disk",
+    remedy: "add one: `redis-cli --cluster add-node ... --cluster-slave`";
+
+    NodeTimeout, Note, "node-timeout": "A dead primary is replaced after `cluster-node-timeout` and a second or two.",
+    consequence: "for so long its partitions are away: reads load, and changes wait in the outbox",
+    remedy: "nothing if you bear that; less than 2000 ms takes primaries that are merely slow for dead";
+
     SlowRoundTrips, Warning, "slow-round-trips": "A round trip takes half of `command_timeout` or more, at its worst.",
     consequence: "operations time out under a little more load, and changes of unknown outcome go to the outbox",
     remedy: "bring the nodes nearer to the server, find what slows it down (`SLOWLOG GET`), or raise `command_timeout`";
@@ -186,13 +209,13 @@ findings! {
     remedy: "leave it at Redis's default, 5000 ms";
 
     RightsMissing, Critical, "rights-missing": "The user lacks a right without which nearfar does not work.",
-    consequence: "changes, fills, reads or beats are refused; without its channel nothing is ever trusted, and no cache is built",
-    remedy: "grant what is listed, as it stands, with `ACL SETUSER <user>`; a command that the server does not know was renamed";
+    consequence: "nearfar does not connect, or no cache is built; if the right was taken away since, what needs it is refused",
+    remedy: "grant what is listed, as it stands, with `ACL SETUSER <user>`, on every server; a command that the server does not \
+        know was renamed";
 
     RightsWanted, Warning, "rights-wanted": "The user lacks a right that nearfar makes use of.",
-    consequence: "without the log, a node that missed messages forgets all of L1; without `ZRANGE` and `ZREM`, live nodes are \
-        not listed and do not take leave; without `DEL`, keys of a wrong type stay in the way",
-    remedy: "grant what is listed, as it stands, with `ACL SETUSER <user>`";
+    consequence: "messages of a cache that was dropped go on coming until the node reconnects",
+    remedy: "grant what is listed, as it stands, with `ACL SETUSER <user>`, on every server";
 
     IdleClients, Warning, "idle-clients": "The server closes connections that are idle for less than 5 s (`timeout`).",
     consequence: "a node's beats are up to a second apart: its connection is closed when they are late, and what is under way fails",
@@ -231,7 +254,7 @@ findings! {
 
     NotAsked, Note, "not-asked": "The user may not ask for something, or the server does not tell.",
     consequence: "what depends on it was not examined",
-    remedy: "run the doctor as a user who may (`+info +config|get +time`), or look at these settings yourself";
+    remedy: "run the doctor as a user who may (`+info +config|get +cluster|info +time`), or look at these settings yourself";
 }
 
 #[cfg(test)]

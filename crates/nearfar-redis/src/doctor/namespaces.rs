@@ -1,10 +1,12 @@
 //! What stands in Redis of the namespaces in question.
 
+use std::fmt;
 use std::time::Duration;
 
 use nearfar_core::backend::Settings;
 use nearfar_core::{Namespace, PartitionId};
 
+use crate::doctor::Round;
 use crate::doctor::figures::bytes;
 use crate::doctor::kinds::FindingKind;
 use crate::doctor::timing::time;
@@ -51,20 +53,26 @@ const SILENT: Duration = Duration::from_secs(10);
 /// Numbers grow with the clock, or by one per change if those come quicker than microseconds pass.
 const AHEAD: Duration = Duration::from_secs(1);
 
-pub(crate) async fn examine(
-    visit: &mut Visit,
-    namespace: &Namespace,
-    expected: Option<Expected>,
-) -> Answered<()> {
-    let Some(recorded) = recorded(visit, namespace, expected).await? else { return Ok(()) };
-    let now = time(visit).await?;
-    let names = Keys::of(&PartitionId::new(namespace.clone(), 0));
-    let nodes = nodes(visit, &names, now).await?;
-    let log = log(visit, &names).await?;
-    let window = recorded.fence_window;
-    let about = format!("namespace {namespace}");
-    visit.fact(&*about, format!("fence window {window:?}, {nodes}{log}"));
-    head(visit, &names, now).await
+pub(crate) async fn examine(round: &mut Round<'_>, namespace: &Namespace, expected: Option<Expected>) {
+    let home = round.topology.owner_of(|| keys::meta_slot(namespace));
+    let Some(visit) = round.at(home) else { return };
+    let outcome = recorded(visit, namespace, expected).await;
+    let Some(Settings { partitions, fence_window }) = visit.kept(outcome).flatten() else { return };
+    let of = |index| PartitionId::new(namespace.clone(), index);
+    let nodes = live_nodes(round, &of(0)).await;
+    let mut log = Log::default();
+    for partition in (0..partitions).map(of) {
+        let Some(visit) = round.at(round.topology.server_of(&partition)) else { continue };
+        let outcome = look_at(visit, &Keys::of(&partition), &mut log).await;
+        visit.kept(outcome);
+    }
+    if let Some(visit) = round.at(home) {
+        let partitions = if partitions == 1 { String::new() } else { format!("{partitions} partitions, ") };
+        visit.fact(
+            format!("namespace {namespace}"),
+            format!("{partitions}fence window {fence_window:?}, {nodes}{log}"),
+        );
+    }
 }
 
 /// The recorded settings, as far as there are any and they can be read.
@@ -93,16 +101,24 @@ async fn recorded(
     Ok(Some(settings))
 }
 
-/// How many nodes live.
-async fn nodes(visit: &mut Visit, names: &Keys, now: Option<Duration>) -> Answered<String> {
+/// How many nodes live. They beat in every partition, so one tells.
+async fn live_nodes(round: &mut Round<'_>, partition: &PartitionId) -> String {
+    let unknown = || "nodes unknown".to_owned();
+    let Some(visit) = round.at(round.topology.server_of(partition)) else { return unknown() };
+    let outcome = nodes(visit, &Keys::of(partition)).await;
+    visit.kept(outcome).flatten().map_or_else(unknown, |count| format!("live nodes: {count}"))
+}
+
+async fn nodes(visit: &mut Visit, names: &Keys) -> Answered<Option<usize>> {
+    let now = time(visit).await?;
     let listing = visit.attempt(&["ZRANGE", &text(names.nodes()), "0", "-1", "WITHSCORES"]).await?;
     let listed: Option<Vec<(String, f64)>> = listing.ok().and_then(|listing| listing.convert().ok());
-    let Some(listed) = listed else { return Ok("nodes unknown".to_owned()) };
-    let silent: Vec<_> = listed.iter().filter_map(|(node, seen)| silence(node, *seen, now?)).collect();
+    let silent = listed.iter().flatten().filter_map(|(node, seen)| silence(node, *seen, now?));
+    let silent: Vec<_> = silent.collect();
     if !silent.is_empty() {
         visit.found(FindingKind::SilentNodes, silent.join(", "));
     }
-    Ok(format!("live nodes: {}", listed.len()))
+    Ok(listed.map(|listed| listed.len()))
 }
 
 /// What there is to say of a node that should have been heard of; `seen` is in microseconds on the server's clock.
@@ -112,25 +128,45 @@ fn silence(node: &str, seen: f64, now: Duration) -> Option<String> {
     Some(format!("node {node} silent for {silent:.0?}"))
 }
 
-/// How long the log is, as far as this may be asked; nearfar itself does not need to.
-async fn log(visit: &mut Visit, names: &Keys) -> Answered<String> {
-    let log = text(names.log());
-    let length = visit.attempt(&["XLEN", &log]).await?.ok().and_then(|length| length.as_u64());
-    let size = visit.attempt(&["MEMORY", "USAGE", &log]).await?.ok().and_then(|size| size.as_u64());
-    let length = length.map(|length| format!(", messages in the log: {length}")).unwrap_or_default();
-    Ok(length + &size.map(|size| format!(" ({})", bytes(size))).unwrap_or_default())
+/// What the logs of all partitions have, as far as this may be asked; nearfar itself does not need to.
+#[derive(Default)]
+struct Log {
+    length: Option<u64>,
+    size: Option<u64>,
 }
 
-async fn head(visit: &mut Visit, names: &Keys, now: Option<Duration>) -> Answered<()> {
-    let head = text(names.head());
-    let Ok(answer) = visit.attempt(&["GET", &head]).await? else { return Ok(()) };
-    let (Some(found), Some(now)) = (parse_head(&answer), now) else { return Ok(()) };
-    let ahead = Duration::from_micros(found.sequence.number()).saturating_sub(now);
-    if ahead > AHEAD {
-        visit.found(
-            FindingKind::ClockWentBack,
-            format!("`{head}` is ahead of the server's clock by {ahead:.1?}"),
-        );
+impl Log {
+    fn add(&mut self, length: Option<u64>, size: Option<u64>) {
+        let sum =
+            |sum: Option<u64>, more: Option<u64>| Some(sum.unwrap_or_default().saturating_add(more?)).or(sum);
+        (self.length, self.size) = (sum(self.length, length), sum(self.size, size));
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(length) = self.length {
+            write!(f, ", messages in the log: {length}")?;
+        }
+        if let Some(size) = self.size { write!(f, " ({})", bytes(size)) } else { Ok(()) }
+    }
+}
+
+/// Looks at one partition, where it is.
+async fn look_at(visit: &mut Visit, names: &Keys, log: &mut Log) -> Answered<()> {
+    let now = time(visit).await?;
+    let (stream, head) = (text(names.log()), text(names.head()));
+    let questions: [&[&str]; 3] = [&["XLEN", &stream], &["MEMORY", "USAGE", &stream], &["GET", &head]];
+    let mut answers = visit.attempts(&questions).await?.into_iter().map(Result::ok);
+    let mut answer = || answers.next().flatten();
+    let mut number = || answer().and_then(|answer| answer.as_u64());
+    log.add(number(), number());
+    if let (Some(found), Some(now)) = (answer().as_ref().and_then(parse_head), now) {
+        let ahead = Duration::from_micros(found.sequence.number()).saturating_sub(now);
+        if ahead > AHEAD {
+            let seen = format!("`{head}` is ahead of the server's clock by {ahead:.1?}");
+            visit.found(FindingKind::ClockWentBack, seen);
+        }
     }
     Ok(())
 }

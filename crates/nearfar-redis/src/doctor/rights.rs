@@ -2,7 +2,8 @@
 //!
 //! A user who may run `ACL DRYRUN` is an administrator; the others are found out by trying. Each attempt is one that a
 //! server refuses for its arguments, or that finds nothing to do, *after* it has looked at the rights: nothing is
-//! changed. Where a right is missing, an attempt leaves a line in `ACL LOG`, as using it would.
+//! changed. A server of a cluster looks at the rights even before it says that a key is not its own. Where a right is
+//! missing, an attempt leaves a line in `ACL LOG`, as using it would.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -11,83 +12,40 @@ use fred::clients::{Client, WithOptions};
 use fred::error::Error as FredError;
 use fred::interfaces::ClientLike;
 use fred::types::{CustomCommand, Value};
-use nearfar_core::{Namespace, NodeId, PartitionId};
+use nearfar_core::{Namespace, PartitionId};
 
 use crate::doctor::kinds::FindingKind;
 use crate::doctor::visit::{Answered, Refusal, Visit};
 use crate::keys::{self, Keys};
+use crate::rights::{publish, trials};
 use crate::server::Server;
 use crate::wire::Wire;
 
-/// What it costs to do without.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Must,
-    Want,
-}
-
-use Need::{Must, Want};
-
-/// Stands for a key of the namespace, and for a channel: see [`Names`].
-const KEY: &str = "<key>";
-const META: &str = "<meta>";
-const CHANNEL: &str = "<channel>";
-
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// The commands that nearfar sends, those in its scripts included, each as a harmless attempt. What connecting itself
-/// needs (`HELLO`, `CLIENT ID`, `INFO`) has been tried by then, and subscriptions need a connection of their own.
-/// `docs/security.md` has the same list.
-const RIGHTS: &[(Need, &[&str])] = &[
-    (Must, &["PING"]),
-    (Must, &["TIME"]),
-    (Must, &["EVAL", "return 1", "0"]),
-    (Must, &["EVALSHA", NO_SCRIPT, "0"]),
-    (Must, &["MGET", KEY]),
-    (Must, &["GET", KEY]),
-    (Must, &["GET", META]),
-    (Must, &["GETRANGE", KEY, "0", "0"]),
-    (Must, &["SET", KEY, "", "no-option"]),
-    (Must, &["SET", META, "", "no-option"]),
-    (Must, &["PERSIST", KEY]),
-    (Must, &["PUBLISH", CHANNEL, ""]),
-    (Must, &["ZADD", KEY, "no-number", "member"]),
-    (Must, &["ZREMRANGEBYSCORE", KEY, "no-number", "no-number"]),
-    (Want, &["DEL", KEY]),
-    (Want, &["XADD", KEY, "no-id", "field", "value"]),
-    (Want, &["XRANGE", KEY, "-", "+", "COUNT", "1"]),
-    (Want, &["ZRANGE", KEY, "0", "0"]),
-    (Want, &["ZREM", KEY, "member"]),
-];
-
-/// Looks at the rights on these namespaces; without any, at the commands alone.
+/// Looks at the rights on these namespaces, each with its number of partitions; without any, at the commands alone.
 pub(crate) async fn examine(
     visit: &mut Visit,
     server: &Server,
-    namespaces: impl Iterator<Item = &Namespace>,
+    namespaces: &[(Namespace, u16)],
 ) -> Answered<()> {
     let mut missing = Missing::default();
-    let mut named = false;
-    for namespace in namespaces {
-        named = true;
-        of_namespace(visit, server, &Names::of(namespace), &mut missing).await?;
+    for (namespace, partitions) in namespaces {
+        of_namespace(visit, server, &Names::of(namespace, *partitions), &mut missing).await?;
     }
-    if !named {
+    if namespaces.is_empty() {
         let any = Namespace::new("doctor").expect("it is a name");
-        of_namespace(visit, server, &Names::of(&any), &mut missing).await?;
+        of_namespace(visit, server, &Names::of(&any, 1), &mut missing).await?;
         missing.names.clear();
     }
     missing.report(visit).await
 }
 
 async fn of_namespace(visit: &Visit, server: &Server, names: &Names, missing: &mut Missing) -> Answered<()> {
-    let filled = |(_, attempt): &(Need, &'static [&'static str])| -> Vec<_> {
-        attempt.iter().map(|word| names.fill(word)).collect()
-    };
-    let attempts: Vec<_> = RIGHTS.iter().map(filled).collect();
-    for ((need, attempt), outcome) in RIGHTS.iter().zip(visit.attempts(&attempts).await?) {
+    let attempts = names.attempts(visit.is_sharded());
+    for (attempt, outcome) in attempts.iter().zip(visit.attempts(&attempts).await?) {
         if let Err(refusal) = outcome {
-            missing.add(*need, attempt, &refusal, names);
+            missing.add(attempt, &refusal, names);
         }
     }
     subscriptions(visit, server, names, missing).await
@@ -95,7 +53,9 @@ async fn of_namespace(visit: &Visit, server: &Server, names: &Names, missing: &m
 
 /// That the server has room for a second connection shows too.
 async fn subscriptions(visit: &Visit, server: &Server, names: &Names, missing: &mut Missing) -> Answered<()> {
-    for (need, command) in [(Must, "SUBSCRIBE"), (Want, "UNSUBSCRIBE")] {
+    let commands =
+        if visit.is_sharded() { ["SSUBSCRIBE", "SUNSUBSCRIBE"] } else { ["SUBSCRIBE", "UNSUBSCRIBE"] };
+    for command in commands {
         let opening = async {
             let mut wire = Wire::open(server.subscriber_client());
             wire.established(|_| ()).await.map(|()| wire)
@@ -107,7 +67,7 @@ async fn subscriptions(visit: &Visit, server: &Server, names: &Names, missing: &
         };
         // Refused was what was to confirm it; whether it was refused itself cannot be told.
         if !refusal.0.contains("'ping'") {
-            missing.add(need, &[command], &refusal, names);
+            missing.add(&[command.to_owned()], &refusal, names);
         }
     }
     Ok(())
@@ -124,7 +84,7 @@ async fn confirmed(
     tokio::select! {
         // In this order, so that it is sent first.
         biased;
-        answer = Box::pin(client.custom(command, names.channels.to_vec())) => answer,
+        answer = Box::pin(client.custom(command, vec![names.first.trial_channel()])) => answer,
         never = async {
             let _ = Box::pin(client.ping::<()>(None)).await;
             pending().await
@@ -132,41 +92,46 @@ async fn confirmed(
     }
 }
 
-/// The names that stand for those of a namespace. Nothing is ever stored under the key, since it is named like the
-/// channel to a node whose number no node draws; and nobody subscribes to that.
+/// The names of a namespace, as far as they are tried.
 struct Names {
-    key: String,
+    first: Keys,
+    others: Vec<Keys>,
     meta: String,
-    channels: [String; 2],
     /// As rules of an ACL.
     key_rule: String,
-    meta_rule: String,
     channel_rule: String,
 }
 
 impl Names {
-    fn of(namespace: &Namespace) -> Self {
-        let names = Keys::of(&PartitionId::new(namespace.clone(), 0));
-        let (bus, key) = (names.bus(), names.echo(NodeId::new(0)));
-        let meta = keys::meta(namespace).into_string().unwrap_or_default();
-        let prefix = bus.strip_suffix("#bus").unwrap_or(&bus);
+    fn of(namespace: &Namespace, partitions: u16) -> Self {
+        let of = |index| Keys::of(&PartitionId::new(namespace.clone(), index));
+        let all = if partitions > 1 { format!("{{{namespace}.*}}") } else { format!("{{{namespace}.0}}") };
         Self {
-            key_rule: format!("~{prefix}*"),
-            channel_rule: format!("&{prefix}#*"),
-            meta_rule: format!("~{meta}"),
-            channels: [bus.clone(), key.clone()],
-            key,
-            meta,
+            first: of(0),
+            others: (1..partitions).map(of).collect(),
+            meta: keys::meta(namespace).into_string().unwrap_or_default(),
+            key_rule: format!("~{all}*"),
+            channel_rule: format!("&{all}#*"),
         }
     }
 
-    fn fill<'a>(&'a self, word: &'a str) -> &'a str {
-        match word {
-            KEY | CHANNEL => &self.key,
-            META => &self.meta,
-            word => word,
+    /// All commands on one partition, and on the others what shows whether they are in reach.
+    fn attempts(&self, sharded: bool) -> Vec<Vec<String>> {
+        let mut attempts = vec![words(&["EVAL", "return 1", "0"]), words(&["EVALSHA", NO_SCRIPT, "0"])];
+        attempts.extend(trials(&self.first, sharded));
+        // That one may exist, so it is an option that no server knows.
+        attempts.extend([words(&["GET", &self.meta]), words(&["SET", &self.meta, "-", "no-option"])]);
+        for other in &self.others {
+            let key = other.trial().into_string().unwrap_or_default();
+            attempts.push(words(&["DEL", &key]));
+            attempts.push(words(&[publish(sharded), &other.trial_channel(), "-"]));
         }
+        attempts
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// What was refused, as rules of an ACL that would allow it.
@@ -178,14 +143,16 @@ struct Missing {
 }
 
 impl Missing {
-    fn add(&mut self, need: Need, attempt: &[&str], refusal: &Refusal, names: &Names) {
-        let command = attempt[0];
-        let commands = if need == Must { &mut self.must } else { &mut self.want };
+    fn add(&mut self, attempt: &[String], refusal: &Refusal, names: &Names) {
+        let command = &attempt[0];
+        let commands = if command.ends_with("UNSUBSCRIBE") { &mut self.want } else { &mut self.must };
         match cause(&refusal.0) {
             Cause::Command => commands.insert(format!("+{}", command.to_lowercase())),
             Cause::Unknown => commands.insert(format!("{command} (unknown to the server)")),
             Cause::Channel => self.names.insert(names.channel_rule.clone()),
-            Cause::Key if attempt.get(1) == Some(&META) => self.names.insert(names.meta_rule.clone()),
+            Cause::Key if attempt.get(1) == Some(&names.meta) => {
+                self.names.insert(format!("~{}", names.meta))
+            }
             Cause::Key => self.names.insert(names.key_rule.clone()),
             Cause::NoRight => false,
         };
@@ -262,17 +229,5 @@ mod tests {
         ] {
             assert_eq!(cause(words), meant, "{words}");
         }
-    }
-
-    /// The line of `docs/security.md` and this list are the same.
-    #[test]
-    fn every_documented_right_is_tried() {
-        let docs = include_str!("../../../../docs/security.md");
-        let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
-        let documented: BTreeSet<_> = line.split(' ').filter_map(|word| word.strip_prefix('+')).collect();
-        let elsewhere = ["client|id", "info", "subscribe", "unsubscribe"].map(str::to_owned);
-        let tried: BTreeSet<_> =
-            RIGHTS.iter().map(|(_, attempt)| attempt[0].to_lowercase()).chain(elsewhere).collect();
-        assert_eq!(documented, tried.iter().map(String::as_str).collect());
     }
 }

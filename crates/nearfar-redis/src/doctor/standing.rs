@@ -16,7 +16,7 @@ use crate::server::Server;
 
 /// Whether it is the kind of server that the URL says.
 pub(crate) fn examine_mode(visit: &mut Visit, info: &Info) -> Answered<()> {
-    let finding = wrong_mode(mode(info), visit.client().is_clustered(), visit.server());
+    let finding = wrong_mode(mode(info), visit.of_cluster, visit.server());
     let pointless = finding.is_some();
     visit.note(finding);
     // A Sentinel has next to none of the commands, a server of a cluster next to none of the keys, and each of them

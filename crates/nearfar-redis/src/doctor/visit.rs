@@ -15,20 +15,32 @@ use crate::clock;
 use crate::doctor::diagnosis::{Examination, Fact};
 use crate::doctor::finding::Finding;
 use crate::doctor::kinds::FindingKind;
-use crate::error::l2_error;
+use crate::error::{Cause, is_refusal, l2_error};
 use crate::inspect::{Config, Info};
+use crate::server::Server;
+use crate::wire::Wire;
+
+/// However many questions there are, and however slowly they are answered.
+const COMMAND_TIMEOUTS: u32 = 30;
 
 /// One server being examined: it is asked, and what there is to say is gathered.
 pub(crate) struct Visit {
+    /// Closed with it.
+    _wire: Wire,
     client: WithOptions<Client>,
     options: Options,
     /// How long nearfar itself waits.
     pub(crate) command_timeout: Duration,
     /// No question is waited for beyond this.
     until: Instant,
+    /// Whether it is examined as one of a cluster.
+    pub(crate) of_cluster: bool,
+    is_sharded: bool,
     examination: Examination,
     /// What may not be asked, with the server's words.
     refused: BTreeMap<String, String>,
+    /// Nothing more is asked.
+    is_over: bool,
 }
 
 /// Why an examination ends early.
@@ -47,17 +59,44 @@ pub(crate) struct Refusal(pub(crate) String);
 
 impl Visit {
     /// Questions have twice the time of operations: how slow a slow server is must be seen.
-    pub(crate) fn new(
-        client: &Client,
-        options: Options,
-        server: String,
-        command_timeout: Duration,
-        until: Instant,
-    ) -> Self {
-        let options = Options { timeout: Some(command_timeout.saturating_mul(2)), ..options };
-        let client = client.with_options(&options);
-        let examination = Examination { server, facts: Vec::new(), findings: Vec::new() };
-        Self { client, options, command_timeout, until, examination, refused: BTreeMap::new() }
+    pub(crate) fn new(wire: Wire, server: &Server, command_timeout: Duration, of_cluster: bool) -> Self {
+        let options = Options { timeout: Some(command_timeout.saturating_mul(2)), ..server.once() };
+        let client = wire.client.with_options(&options);
+        let newer = client.server_version().is_none_or(|version| version.major >= 7);
+        Self {
+            client,
+            options,
+            command_timeout,
+            until: patience(command_timeout.saturating_mul(COMMAND_TIMEOUTS)),
+            of_cluster,
+            is_sharded: of_cluster && newer,
+            examination: Examination::new(address(&wire, server)),
+            refused: BTreeMap::new(),
+            is_over: false,
+            _wire: wire,
+        }
+    }
+
+    /// Whether messages are published to their shard alone.
+    pub(crate) fn is_sharded(&self) -> bool {
+        self.is_sharded
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Notes why the examination ends, if it does.
+    pub(crate) fn kept<T>(&mut self, outcome: Answered<T>) -> Option<T> {
+        let over = match outcome {
+            Ok(answer) => return Some(answer),
+            Err(over) => over,
+        };
+        self.is_over = true;
+        if let Over::Silence(words) = over {
+            self.found(FindingKind::NoAnswer, words);
+        }
+        None
     }
 
     /// Another client of the server, to be waited for as long.
@@ -87,17 +126,18 @@ impl Visit {
     }
 
     /// Sends a command and waits for the answer, or for the refusal.
-    pub(crate) async fn attempt(&self, command: &[&str]) -> Answered<Result<Value, Refusal>> {
+    pub(crate) async fn attempt(&self, command: &[impl AsRef<str>]) -> Answered<Result<Value, Refusal>> {
         let (name, args) = command.split_first().expect("a command has a name");
-        let args: Vec<Value> = args.iter().map(|&arg| arg.into()).collect();
-        let command = CustomCommand::new((*name).to_owned(), None, false);
+        let args: Vec<Value> = args.iter().map(|arg| arg.as_ref().into()).collect();
+        let name = name.as_ref();
+        let command = CustomCommand::new(name.to_owned(), None, false);
         self.outcome(name, self.client.custom(command, args)).await
     }
 
     /// Several attempts at once, which takes one round trip. The outcomes are in the order of the commands.
-    pub(crate) async fn attempts<'a, C: AsRef<[&'a str]>>(
+    pub(crate) async fn attempts<W: AsRef<str>>(
         &self,
-        commands: &[C],
+        commands: &[impl AsRef<[W]>],
     ) -> Answered<Vec<Result<Value, Refusal>>> {
         try_join_all(commands.iter().map(|command| self.attempt(command.as_ref()))).await
     }
@@ -119,10 +159,10 @@ impl Visit {
         work: impl Future<Output = Result<T, FredError>>,
     ) -> Answered<Result<T, Refusal>> {
         let answer = tokio::time::timeout_at(self.until, Box::pin(work)).await;
-        match answer.map(|answer| answer.map_err(|error| l2_error(&error))) {
+        match answer {
             Ok(Ok(answer)) => Ok(Ok(answer)),
-            Ok(Err(L2Error::Rejected(words))) => Ok(Err(Refusal(words.to_string()))),
-            Ok(Err(cause)) => Err(Over::Silence(format!("no answer to `{what}`: {cause}"))),
+            Ok(Err(error)) if is_refusal(&error) => Ok(Err(Refusal(Cause::new(&error).to_string()))),
+            Ok(Err(error)) => Err(Over::Silence(format!("no answer to `{what}`: {}", l2_error(&error)))),
             Err(_) => Err(Over::Silence(format!("no answer to `{what}`: {}", L2Error::TimedOut))),
         }
     }
@@ -163,10 +203,7 @@ impl Visit {
     }
 
     /// Ends the visit; the worst comes first.
-    pub(crate) fn ended(mut self, outcome: Answered<()>) -> Examination {
-        if let Err(Over::Silence(words)) = outcome {
-            self.found(FindingKind::NoAnswer, words);
-        }
+    pub(crate) fn ended(mut self) -> Examination {
         if !self.refused.is_empty() {
             let refusals = self.refused.iter().map(|(name, words)| format!("{name} ({words})"));
             let refusals: Vec<_> = refusals.collect();
@@ -179,12 +216,18 @@ impl Visit {
 
 /// What a question is called: `CONFIG GET`, `INFO`.
 fn question(command: &[&str]) -> String {
-    let words = if command[0] == "CONFIG" { 2 } else { 1 };
+    let words = if matches!(command[0], "CONFIG" | "CLUSTER") { 2 } else { 1 };
     command[..words].join(" ")
 }
 
+/// Of the server that is on the wire: Sentinels' addresses are not its own.
+fn address(wire: &Wire, server: &Server) -> String {
+    let named = server.sentinels().and_then(|_| wire.client.active_connections().into_iter().next());
+    named.map_or_else(|| server.address(), |primary| format!("{}:{}", primary.host, primary.port))
+}
+
 /// The moment after which no question is waited for.
-pub(crate) fn patience(limit: Duration) -> Instant {
+fn patience(limit: Duration) -> Instant {
     let now = clock::now();
     now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(3600))
 }
