@@ -137,8 +137,10 @@ struct Log {
 
 impl Log {
     fn add(&mut self, length: Option<u64>, size: Option<u64>) {
-        let sum =
-            |sum: Option<u64>, more: Option<u64>| Some(sum.unwrap_or_default().saturating_add(more?)).or(sum);
+        let sum = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
+            (Some(sum), Some(more)) => Some(sum.saturating_add(more)),
+            (sum, more) => sum.or(more),
+        };
         (self.length, self.size) = (sum(self.length, length), sum(self.size, size));
     }
 }
@@ -179,6 +181,17 @@ fn text(key: fred::types::Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A partition that was never written to has no log.
+    #[test]
+    fn what_one_partition_does_not_tell_leaves_the_sum_of_the_others() {
+        let mut log = Log::default();
+        assert_eq!(log.to_string(), "");
+        for (length, size) in [(Some(0), None), (Some(2), Some(1000)), (Some(3), None), (None, Some(500))] {
+            log.add(length, size);
+        }
+        assert_eq!((log.length, log.size), (Some(5), Some(1500)));
+    }
 
     #[test]
     fn a_node_is_silent_after_ten_seconds_and_hostile_scores_are_no_times() {
