@@ -34,6 +34,10 @@ server *kind:
 test-servers *names:
     scripts/test-servers {{ names }}
 
+# Ten minutes of random mishaps on a cluster, or as many seconds as are given.
+soak *seconds:
+    scripts/soak {{ seconds }}
+
 # The same in containers, if a Docker engine answers.
 test-docker:
     scripts/test-docker

@@ -13,7 +13,7 @@ async fn cluster() -> RedisCluster {
 }
 
 /// The slot of the partition that a key of the trial is in.
-async fn slot_of_key(cluster: &RedisCluster, key: u64) -> u16 {
+pub(crate) async fn slot_of_key(cluster: &RedisCluster, key: u64) -> u16 {
     let index = nearfar_core::PartitionId::index_of(key.to_string().as_bytes(), 16);
     cluster.slot_of(format!("{{{NAMESPACE}.{index}}}")).await
 }

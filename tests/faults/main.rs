@@ -17,6 +17,7 @@ mod mishaps;
 mod processes;
 mod sentinel;
 mod server;
+mod soak;
 mod station;
 mod trial;
 mod warmth;

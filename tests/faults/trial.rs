@@ -54,7 +54,7 @@ pub(crate) struct Trial {
     noticed: Option<Duration>,
     healed_at: Option<Duration>,
     trusted_again: Option<Duration>,
-    lost: Option<Lost>,
+    lost: Vec<Lost>,
     remarks: Vec<String>,
     elsewhere: Vec<Read>,
 }
@@ -133,7 +133,7 @@ impl Trial {
             noticed: None,
             healed_at: None,
             trusted_again: None,
-            lost: None,
+            lost: Vec::new(),
             remarks: Vec::new(),
             elsewhere: Vec::new(),
         };
@@ -216,7 +216,7 @@ impl Trial {
     /// can know before it is issued again, so it counts as acknowledged from then on.
     pub(crate) fn loses_what_was_acknowledged_since(&mut self, from: Duration) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap();
-        self.lost = Some(Lost { from: micros(from), to: self.clock.micros() });
+        self.lost.push(Lost { from: micros(from), to: self.clock.micros() });
     }
 
     /// A server that dies takes with it what it had acknowledged just before and its replica has not got.
@@ -290,7 +290,8 @@ impl Trial {
         let_pass(AFTERWARDS).await;
         tally.absorb(stop(&mut self.readers).await);
         tally.reads.append(&mut self.elsewhere);
-        let unheeded = self.lost.map(|lost| count_as_acknowledged_at(reissued_at, lost, &mut tally));
+        let unheeded =
+            self.lost.iter().map(|lost| count_as_acknowledged_at(reissued_at, *lost, &mut tally)).max();
         let verdict = self.judge(&tally, unheeded);
         self.all_agree().await;
         verdict
@@ -314,13 +315,14 @@ impl Trial {
         let lost = unheeded.map(|time| format!(" | lost changes unheeded for {}", seconds(time)));
         println!(
             "fault: {} | worst staleness {} of {} | {} reads, {failed_reads} failed | {} changes, {queued} queued, {refused} \
-             refused | {}{}{}",
+             refused | {} | L1 of {} partitions forgotten{}{}",
             self.name,
             seconds(report.worst().map_or(Duration::ZERO, |worst| worst.staleness)),
             seconds(BOUND),
             report.reads() as u64 + failed_reads,
             report.writes(),
             self.trust(),
+            self.partitions_forgotten(),
             lost.unwrap_or_default(),
             self.remarks.concat(),
         );
@@ -328,6 +330,12 @@ impl Trial {
         assert_eq!(violations.first(), None, "the worst of {}", violations.len());
         assert!(report.reads() > 200 && report.writes() > 20, "too little was done to prove anything");
         Verdict { failed_reads, queued, refused, trust_was_kept: self.trust_was_kept() }
+    }
+
+    /// How many times in all a node has forgotten its L1 of a partition, but for the start of each.
+    fn partitions_forgotten(&self) -> u64 {
+        let stats = self.nodes.iter().map(|node| node.cache.stats());
+        stats.map(|stats| stats.resyncs.saturating_sub(stats.partitions)).sum()
     }
 
     fn trust_was_kept(&self) -> bool {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nearfar::{Cache, Error, ErrorKind, Nearfar, NearfarBuilder};
-use nearfar_testkit::RedisServer;
-use nearfar_tests::{least_rights, trusted};
+use nearfar_testkit::{RedisCluster, RedisServer, eventually};
+use nearfar_tests::{least_rights, least_rights_on_cluster, trusted};
 
 const NAMESPACE: &str = "users";
 
@@ -140,4 +140,29 @@ async fn a_command_that_the_server_has_under_another_name_is_named() {
     let error = build(&server.url()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert!(error.to_string().ends_with("disabled or renamed there: XADD"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_cluster_the_documented_rights_are_enough_and_none_is_missed() {
+    let cluster = RedisCluster::start().await;
+    let words = least_rights_on_cluster("app", "pw", NAMESPACE);
+    for server in 0..6 {
+        assert!(cluster[server].command(&words).await.is_ok(), "{words:?}");
+    }
+    let url = cluster.url().replace("://", "://app:pw@");
+    let (here, there) = (build(&url).await.unwrap(), build(&url).await.unwrap());
+    for key in (0..100).map(|key| format!("{key}")) {
+        here.set(&key, "old".into()).await.unwrap();
+        assert_eq!(*there.get(&key).await.unwrap().unwrap(), "old");
+        here.invalidate(&key).await.unwrap();
+        eventually("it is gone there too", async || there.get(&key).await.unwrap().is_none()).await;
+        let load = |_| async { Ok::<_, std::io::Error>("new".to_owned()) };
+        assert_eq!(*there.get_or_load(&key, load).await.unwrap(), "new");
+    }
+    here.clear().await.unwrap();
+    drop(here);
+    for server in 0..6 {
+        let denied = cluster[server].command(&["ACL", "LOG"]).await;
+        assert_eq!(denied.array().unwrap().len(), 0, "{denied:?}");
+    }
 }

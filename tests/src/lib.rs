@@ -11,7 +11,7 @@ mod truth;
 mod valves;
 mod world;
 
-pub use rights::least_rights;
+pub use rights::{least_rights, least_rights_on_cluster};
 pub use truth::{Truth, Turn};
 pub use valves::{Valve, Valves};
 pub use world::{Node, World, trusted};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, ClusterInterface};
-use fred::types::{CustomCommand, Value, Version};
-use futures_util::future::{join_all, try_join_all};
+use fred::types::{Value, Version};
+use futures_util::future::try_join_all;
 use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
@@ -20,10 +20,11 @@ use crate::lanes::Lanes;
 use crate::link::Link;
 use crate::options::{OnUnreachable, RedisOptions};
 use crate::scripts::probe;
+use crate::sentinel::{self, Place};
 use crate::server::Server;
 use crate::store::RedisL2;
 use crate::tls::TlsProblem;
-use crate::topology::{SlotRange, Topology};
+use crate::topology::{Sentinels, SlotRange, Topology};
 use crate::wire::Wire;
 
 /// Connects to a server: a store and a bus, each with a connection of its own.
@@ -58,16 +59,27 @@ use crate::wire::Wire;
 pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), ConnectError> {
     let server = Arc::new(Server::new(&options)?);
     let limit = options.command_timeout;
-    let Parts { topology, lanes, link, warnings } = match (server.seeds(), options.on_unreachable) {
-        (None, OnUnreachable::Fail) => {
-            in_time(&server, options.connect_timeout, |note| single(&server, limit, note)).await?
+    let (fails, time) = (options.on_unreachable == OnUnreachable::Fail, options.connect_timeout);
+    let parts = if let Some(seeds) = server.seeds() {
+        if fails {
+            in_time(&server, time, |note| cluster(seeds, limit, note)).await?
+        } else {
+            Parts::without_connections(Topology::cluster(seeds))
         }
-        (None, OnUnreachable::StartDegraded) => Parts::opening(server, limit),
-        (Some(seeds), OnUnreachable::Fail) => {
-            in_time(&server, options.connect_timeout, |note| cluster(seeds, limit, note)).await?
+    } else if let Some((sentinels, service)) = server.sentinels() {
+        let sentinels = Sentinels { sentinels, service };
+        if fails {
+            in_time(&server, time, |note| watched(&server, sentinels, limit, note)).await?
+        } else {
+            // Until the sentinels are heard, one of them stands for the primary, and refuses everything.
+            Parts::without_connections(Topology::sentinel(Arc::clone(&sentinels.sentinels[0]), sentinels))
         }
-        (Some(seeds), OnUnreachable::StartDegraded) => Parts::of_cluster(Topology::cluster(seeds)),
+    } else if fails {
+        in_time(&server, time, |note| single(&server, limit, note)).await?
+    } else {
+        Parts::opening(server, limit)
     };
+    let Parts { topology, lanes, link, warnings } = parts;
     let bus = RedisBus::new(Arc::clone(&topology), link);
     Ok((RedisL2::new(Lanes::new(topology, lanes, limit), options.log_len, warnings), bus))
 }
@@ -88,7 +100,7 @@ impl Parts {
     }
 
     /// Its connections come when they are needed.
-    fn of_cluster(topology: Topology) -> Self {
+    fn without_connections(topology: Topology) -> Self {
         Self { topology: Arc::new(topology), lanes: BTreeMap::new(), link: None, warnings: Vec::new() }
     }
 }
@@ -98,13 +110,23 @@ pub(crate) async fn first_connection(server: &Server, limit: Duration) -> Result
     in_time(server, limit, |note| reached(server, note)).await
 }
 
-/// What servers there are, as far as a URL or one of a cluster's servers tells.
+/// What servers there are, as far as a URL, a Sentinel or one of a cluster's servers tells.
 pub(crate) async fn surveyed(server: Arc<Server>, limit: Duration) -> Result<Topology, ConnectError> {
-    let Some(seeds) = server.seeds() else { return Ok(Topology::single(server)) };
-    let topology = Topology::cluster(seeds.clone());
-    let survey = async |note| survey(&topology, seeds, &note).await;
-    in_time(&server, limit, survey).await?;
-    Ok(topology)
+    in_time(&server, limit, |note| survey_of(&server, note)).await
+}
+
+async fn survey_of(server: &Arc<Server>, note: Note) -> Result<Topology, ConnectError> {
+    if let Some(seeds) = server.seeds() {
+        let topology = Topology::cluster(seeds.clone());
+        survey(&topology, seeds, &note).await?;
+        Ok(topology)
+    } else if let Some((sentinels, service)) = server.sentinels() {
+        let sentinels = Sentinels { sentinels, service };
+        let (host, port) = ask_for_primary(&sentinels, &note).await?;
+        Ok(Topology::sentinel(Arc::new(server.at(&host, port)), sentinels))
+    } else {
+        Ok(Topology::single(Arc::clone(server)))
+    }
 }
 
 /// Somewhere to put what went wrong last, for when the time is up.
@@ -137,7 +159,7 @@ where
         }
         tokio::select! {
             outcome = work => outcome,
-            problem = silence(server) => Err(problem),
+            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
         }
     };
     let outcome = tokio::time::timeout(limit, work).await;
@@ -146,31 +168,8 @@ where
 }
 
 /// What is wrong with a server that has said nothing for so long; does not return if that is not known.
-async fn silence(server: &Server) -> ConnectError {
-    let address = server.address();
-    if server.is_plain().await {
-        ConnectError::Tls { server: address, problem: TlsProblem::ServerIsPlain }
-    } else if is_unknown_to_sentinels(server).await {
-        ConnectError::UnknownService { server: address }
-    } else {
-        std::future::pending().await
-    }
-}
-
-/// Whether one of the Sentinels says so. fred takes it for silence.
-async fn is_unknown_to_sentinels(server: &Server) -> bool {
-    let Some((sentinels, service)) = server.sentinels() else { return false };
-    let denied = sentinels.iter().map(|sentinel| async {
-        let asking = async {
-            let wire = reached(sentinel, Note::default()).await.ok()?;
-            let client = wire.client.with_options(&sentinel.once());
-            let command = CustomCommand::new_static("SENTINEL", None, false);
-            Box::pin(client.custom::<Value, _>(command, vec!["MASTER", service])).await.err()
-        };
-        let error = tokio::time::timeout(sentinel.attempt(), asking).await.ok().flatten();
-        error.is_some_and(|error| error.details().contains("No such master"))
-    });
-    join_all(denied).await.contains(&true)
+async fn silence(server: &Server) -> TlsProblem {
+    if server.is_plain().await { TlsProblem::ServerIsPlain } else { std::future::pending().await }
 }
 
 /// Connects to the one server, which must not be one of a cluster.
@@ -193,6 +192,45 @@ async fn single(server: &Arc<Server>, limit: Duration, note: Note) -> Result<Par
     Ok(Parts { topology, lanes, link: Some(link), warnings })
 }
 
+/// Connects to the primary that the sentinels name.
+async fn watched(
+    server: &Server,
+    sentinels: Sentinels,
+    limit: Duration,
+    note: Note,
+) -> Result<Parts, ConnectError> {
+    let (host, port) = ask_for_primary(&sentinels, &note).await?;
+    let primary = Arc::new(server.at(&host, port));
+    let arrival = arrive(&primary, &note).await?;
+    let warnings = full(&arrival.info, &primary.address()).into_iter().collect();
+    let lane = Lane::new(Arc::clone(&primary), arrival.connection, limit);
+    let lanes = [(ServerId::default(), Arc::new(lane))].into();
+    let topology = Arc::new(Topology::sentinel(primary, sentinels));
+    Ok(Parts { topology, lanes, link: None, warnings })
+}
+
+/// The first sentinel that can be asked says who is the primary.
+async fn ask_for_primary(sentinels: &Sentinels, note: &Note) -> Result<Place, ConnectError> {
+    let mut last = None;
+    for sentinel in &sentinels.sentinels {
+        match ask_sentinel(sentinel, &sentinels.service, note).await {
+            Ok(Some(place)) => return Ok(place),
+            Ok(None) => {
+                let (server, service) = (sentinel.address(), sentinels.service.clone());
+                last = Some(ConnectError::UnknownService { server, service });
+            }
+            Err(error) => last = last.or(Some(error)),
+        }
+    }
+    Err(last.expect("a URL names one at least"))
+}
+
+async fn ask_sentinel(sentinel: &Server, service: &str, note: &Note) -> Result<Option<Place>, ConnectError> {
+    let wire = ready(sentinel, note).await?;
+    let answer = sentinel::named(&wire.client.with_options(&sentinel.once()), service.to_owned()).await;
+    answer.map_err(|error| probe_refusal(sentinel, "SENTINEL", &error))
+}
+
 /// Connects to all servers that have slots, which the first of the seeds tells that can be asked.
 async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result<Parts, ConnectError> {
     let topology = Topology::cluster(seeds.clone());
@@ -202,7 +240,7 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
         let note = &note;
         async move { arrive(&server, note).await.map(|arrival| (id, server, arrival)) }
     });
-    let mut parts = Parts::of_cluster(topology);
+    let mut parts = Parts::without_connections(topology);
     for (id, server, arrival) in try_join_all(arrivals).await? {
         parts.warnings.extend(full(&arrival.info, &server.address()));
         parts.topology.set_sharded(arrival.version.as_ref().is_none_or(|version| version.major >= 7));
@@ -229,13 +267,7 @@ async fn survey(topology: &Topology, seeds: Vec<Arc<Server>>, note: &Note) -> Re
 }
 
 async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, ConnectError> {
-    let mut wire = Wire::open(seed.command_client());
-    let patience = seed.attempt();
-    let established = tokio::time::timeout(patience, wire.established(|error| note.take_down(error))).await;
-    let unreachable = || ConnectError::Unreachable { server: seed.address(), cause: note.read() };
-    if let Err(error) = established.map_err(|_| unreachable())? {
-        return Err(refusal(seed, &error).await);
-    }
+    let wire = ready(seed, note).await?;
     let client = wire.client.with_options(&seed.once());
     match Box::pin(client.cluster_slots::<Value>()).await {
         Ok(answer) => Ok(SlotRange::parse_all(answer)),
@@ -243,6 +275,18 @@ async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, Con
             Err(ConnectError::IsNoCluster { server: seed.address() })
         }
         Err(error) => Err(probe_refusal(seed, "CLUSTER", &error)),
+    }
+}
+
+/// A connection to one of several servers that could be asked, within the time of one attempt.
+async fn ready(server: &Server, note: &Note) -> Result<Wire, ConnectError> {
+    let mut wire = Wire::open(server.command_client());
+    let established = wire.established(|error| note.take_down(error));
+    let unreachable = || ConnectError::Unreachable { server: server.address(), cause: note.read() };
+    let in_time = tokio::time::timeout(server.attempt(), established).await.map_err(|_| unreachable())?;
+    match in_time {
+        Ok(()) => Ok(wire),
+        Err(error) => Err(refusal(server, &error).await),
     }
 }
 

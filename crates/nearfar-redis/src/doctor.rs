@@ -120,7 +120,7 @@ pub(crate) fn refused(error: &ConnectError) -> Finding {
         ConnectError::IsOfCluster { server } => (FindingKind::ClusterMode, server.as_str()),
         ConnectError::IsNoCluster { server } => (FindingKind::NoCluster, server.as_str()),
         ConnectError::NoSlots { server } => (FindingKind::NoSlots, server.as_str()),
-        ConnectError::UnknownService { server } => (FindingKind::UnknownService, server.as_str()),
+        ConnectError::UnknownService { server, .. } => (FindingKind::UnknownService, server.as_str()),
         ConnectError::MissingRight { server, .. } => (FindingKind::RightsMissing, server.as_str()),
         ConnectError::ScriptsDisabled { server, .. } => (FindingKind::ScriptsRefused, server.as_str()),
     };

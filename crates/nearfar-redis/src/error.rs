@@ -108,10 +108,12 @@ pub enum ConnectError {
         /// `host:port` of the server that said so.
         server: String,
     },
-    /// The Sentinels know no service of the name in the URL.
+    /// The sentinels watch no primary of that name.
     UnknownService {
-        /// `host:port` of the Sentinels.
+        /// `host:port` of a sentinel.
         server: String,
+        /// The name in the URL, `sentinelServiceName`.
+        service: String,
     },
     /// The user may not do something that is needed from the start.
     MissingRight {
@@ -160,8 +162,8 @@ impl fmt::Display for ConnectError {
             Self::NoSlots { server } => {
                 write!(f, "the cluster of Redis at {server} has no slots yet, so it can hold nothing")
             }
-            Self::UnknownService { server } => {
-                write!(f, "the Sentinels at {server} know no service of the name that the URL gives")
+            Self::UnknownService { server, service } => {
+                write!(f, "the sentinel at {server} watches no primary of the name {service:?}")
             }
             Self::MissingRight { server, cause } => {
                 write!(f, "Redis at {server} does not give this user a right that is needed: {cause}")

@@ -12,7 +12,7 @@ use nearfar_core::backend::L2Error;
 use tokio::sync::Semaphore;
 
 use crate::connection::Connection;
-use crate::error::l2_error;
+use crate::error::{Cause, l2_error};
 use crate::scripts::Script;
 use crate::server::{IN_FLIGHT, Server};
 use crate::topology::SlotRange;
@@ -35,6 +35,8 @@ pub(crate) struct Lane {
 pub(crate) enum Failure {
     /// Its partition is somewhere else; nothing was executed.
     Moved(SlotRange),
+    /// The server is a replica now; nothing was executed.
+    ReadOnly(Cause),
     L2(L2Error),
 }
 
@@ -46,6 +48,9 @@ impl From<L2Error> for Failure {
 
 impl From<&FredError> for Failure {
     fn from(error: &FredError) -> Self {
+        if error.details().starts_with("READONLY") {
+            return Self::ReadOnly(Cause::new(error));
+        }
         SlotRange::of_redirection(error.details()).map_or_else(|| Self::L2(l2_error(error)), Self::Moved)
     }
 }

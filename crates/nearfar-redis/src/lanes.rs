@@ -12,11 +12,14 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::lane::{Failure, Lane};
-use crate::topology::{SlotRange, Topology};
+use crate::sentinel::Council;
+use crate::topology::{Kind, SlotRange, Topology};
 
-/// How often the cluster is asked what it looks like, while all is well: who moved slots does not tell.
+/// How often a cluster is asked what it looks like, while all is well: who moves slots does not tell.
 const ROUTINE: Duration = Duration::from_secs(5);
-/// How often while one of its servers is unreachable, and at the most.
+/// How often sentinels are asked who the primary is: one that was replaced and cut off may not know it.
+const SENTINEL_ROUTINE: Duration = Duration::from_millis(500);
+/// How often either is asked while a server is unreachable, and at the most.
 const IN_TROUBLE: Duration = Duration::from_millis(200);
 
 /// A lane for each server that has partitions.
@@ -75,29 +78,49 @@ impl Lanes {
         self.doubtful.notify_one();
     }
 
-    /// Keeps the picture of the cluster up to date, for ever.
+    /// Something is not where it should be.
+    pub(crate) fn doubt(&self) {
+        self.doubtful.notify_one();
+    }
+
+    /// Keeps the topology up to date, for ever.
     pub(crate) async fn scout(self: Arc<Self>) {
         let mut pace = tokio::time::interval(IN_TROUBLE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (council, routine) = match self.topology.kind() {
+            Kind::Single => return,
+            Kind::Cluster => (None, ROUTINE),
+            Kind::Sentinel(sentinels) => (Some(Council::new(sentinels, self.time_limit)), SENTINEL_ROUTINE),
+        };
         loop {
             pace.tick().await;
-            if self.look().await {
-                let _ = tokio::time::timeout(ROUTINE, self.doubtful.notified()).await;
+            match &council {
+                None => self.look_at_cluster().await,
+                Some(council) => self.look_for_primary(council).await,
+            }
+            let owners = self.topology.owners();
+            if owners.into_iter().all(|owner| self.lane(owner).is_ok_and(|lane| lane.is_up())) {
+                let _ = tokio::time::timeout(routine, self.doubtful.notified()).await;
             }
         }
     }
 
-    /// Asks the servers in turn until one has told of the cluster. Whether all servers that have slots are reachable.
-    async fn look(&self) -> bool {
+    async fn look_for_primary(&self, council: &Council) {
+        if let Some((host, port)) = council.ask().await {
+            self.topology.promote(&host, port);
+            self.close_needless();
+        }
+    }
+
+    /// Asks the servers in turn until one has told of the cluster.
+    async fn look_at_cluster(&self) {
         for server in self.topology.servers() {
-            let Ok(lane) = self.lane(server) else { return true };
+            let Ok(lane) = self.lane(server) else { return };
             if let Ok(answer) = lane.command(async |client| client.cluster_slots::<Value>().await).await {
                 self.topology.learn(&SlotRange::parse_all(answer), &lane.server);
-                self.close_needless();
-                break;
+                return self.close_needless();
             }
         }
-        self.topology.owners().into_iter().all(|owner| self.lane(owner).is_ok_and(|lane| lane.is_up()))
     }
 
     /// Servers without slots need no connection, unless nothing else is known.
@@ -114,6 +137,7 @@ pub(crate) fn final_error(failure: Failure) -> L2Error {
     match failure {
         // It moves again. Nothing was executed.
         Failure::Moved(_) => L2Error::Unreachable,
+        Failure::ReadOnly(cause) => L2Error::Rejected(Arc::new(cause)),
         Failure::L2(error) => error,
     }
 }

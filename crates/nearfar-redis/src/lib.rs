@@ -45,6 +45,7 @@ mod options;
 mod rights;
 mod scripts;
 mod security;
+mod sentinel;
 mod server;
 mod socket;
 mod store;

@@ -82,6 +82,22 @@ impl Server {
         Some(hosts.iter().map(|address| Arc::new(self.at(&address.host, address.port))).collect())
     }
 
+    /// The sentinels that its URL names, and the name under which they know the primary; `None` if it names none.
+    pub(crate) fn sentinels(&self) -> Option<(Vec<Arc<Self>>, String)> {
+        let ServerConfig::Sentinel { hosts, service_name, username, password } = &self.config.server else {
+            return None;
+        };
+        let login = (username.clone(), password.clone());
+        let sentinel =
+            |address: &Address| Arc::new(self.at(&address.host, address.port).logged_in(login.clone()));
+        Some((hosts.iter().map(sentinel).collect(), service_name.clone()))
+    }
+
+    /// The same with another login, and no database.
+    fn logged_in(&self, (username, password): (Option<String>, Option<String>)) -> Self {
+        Self { config: Config { username, password, database: None, ..self.config.clone() }, ..self.clone() }
+    }
+
     /// A client for commands, not connected yet.
     pub(crate) fn command_client(&self) -> Client {
         self.client(COMMAND_QUEUE)
@@ -117,13 +133,6 @@ impl Server {
     /// Whether it is asked for TLS and answers in plain text.
     pub(crate) async fn is_plain(&self) -> bool {
         self.security.meets_plain(&self.config.server.hosts()).await
-    }
-
-    /// The Sentinels that name it, each on its own, and the service that they are asked for; `None` without any.
-    pub(crate) fn sentinels(&self) -> Option<(Vec<Self>, &str)> {
-        let ServerConfig::Sentinel { hosts, service_name, .. } = &self.config.server else { return None };
-        let each = hosts.iter().map(|address| self.at(&address.host, address.port));
-        Some((each.collect(), service_name))
     }
 
     /// `host:port`, of several separated by commas; of a socket its path.

@@ -21,6 +21,7 @@ use crate::lane::{Failure, Lane};
 use crate::lanes::{Lanes, final_error};
 use crate::rights;
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
+use crate::topology::Kind;
 use crate::wire::Owned;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
@@ -43,7 +44,7 @@ pub struct RedisL2 {
     lanes: Arc<Lanes>,
     log_len: u64,
     warnings: Vec<Finding>,
-    /// On a cluster.
+    /// Where servers may take each other's place.
     _scout: Option<Owned<()>>,
 }
 
@@ -51,7 +52,7 @@ impl RedisL2 {
     /// Must be called inside the runtime.
     pub(crate) fn new(lanes: Lanes, log_len: u64, warnings: Vec<Finding>) -> Self {
         let lanes = Arc::new(lanes);
-        let scouts = lanes.topology.is_cluster();
+        let scouts = !matches!(lanes.topology.kind(), Kind::Single);
         let scout = scouts.then(|| Owned(tokio::spawn(Arc::clone(&lanes).scout())));
         Self { lanes, log_len, warnings, _scout: scout }
     }
@@ -94,6 +95,11 @@ impl RedisL2 {
         let lane = self.lanes.lane(server())?;
         match work(Arc::clone(&lane)).await {
             Err(Failure::Moved(to)) => self.lanes.redirect(to, &lane),
+            Err(Failure::ReadOnly(_)) if self.has_sentinels() => {
+                // It was replaced. The sentinels know by whom, if not yet then soon.
+                self.lanes.doubt();
+                return Err(L2Error::Unreachable);
+            }
             outcome => return outcome.map_err(final_error),
         }
         work(self.lanes.lane(server())?).await.map_err(final_error)
@@ -110,6 +116,10 @@ impl RedisL2 {
             async move { lane.run(script, keys, args).await }
         };
         self.at(partition, run).await
+    }
+
+    fn has_sentinels(&self) -> bool {
+        matches!(self.lanes.topology.kind(), Kind::Sentinel(_))
     }
 
     /// Whether messages go to their shard alone.

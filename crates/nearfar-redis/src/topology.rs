@@ -1,5 +1,6 @@
 //! Which server has which partition.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,15 +15,31 @@ use crate::server::Server;
 
 const SLOTS: u16 = 16_384;
 
-/// The servers that are known, and on a cluster which of them has which slot.
+/// The servers that are known, and which of them has what.
 pub(crate) struct Topology {
+    kind: Kind,
     /// Those that have ever been heard of, by id. Few ever are, so none is forgotten.
     servers: RwLock<Vec<Arc<Server>>>,
-    /// The owner of each slot; `None` where one server has everything.
-    owners: Option<Box<[AtomicU32]>>,
+    /// Who owns each slot; where there are no slots, everything is one.
+    owners: Box<[AtomicU32]>,
     /// Whether a message goes to its shard alone.
     sharded: AtomicBool,
     changed: watch::Sender<()>,
+}
+
+/// Who says which server has what.
+pub(crate) enum Kind {
+    /// The URL, once and for all.
+    Single,
+    /// Each server of the cluster.
+    Cluster,
+    Sentinel(Sentinels),
+}
+
+/// Those who know which server is the primary, and by which name they know it.
+pub(crate) struct Sentinels {
+    pub(crate) sentinels: Vec<Arc<Server>>,
+    pub(crate) service: String,
 }
 
 /// Slots that a server has.
@@ -38,22 +55,31 @@ pub(crate) struct SlotRange {
 impl Topology {
     /// One server for everything.
     pub(crate) fn single(server: Arc<Server>) -> Self {
-        Self::new(vec![server], None)
+        Self::new(Kind::Single, vec![server], 1)
     }
 
     /// A cluster, of which nothing is known but where to ask.
     pub(crate) fn cluster(seeds: Vec<Arc<Server>>) -> Self {
-        let owners = (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
-        Self::new(seeds, Some(owners))
+        Self::new(Kind::Cluster, seeds, SLOTS)
     }
 
-    fn new(servers: Vec<Arc<Server>>, owners: Option<Box<[AtomicU32]>>) -> Self {
-        let sharded = AtomicBool::new(owners.is_some());
-        Self { servers: RwLock::new(servers), owners, sharded, changed: watch::Sender::new(()) }
+    /// A primary, which may be replaced, and those who say by which server.
+    pub(crate) fn sentinel(primary: Arc<Server>, sentinels: Sentinels) -> Self {
+        Self::new(Kind::Sentinel(sentinels), vec![primary], 1)
+    }
+
+    fn new(kind: Kind, servers: Vec<Arc<Server>>, slots: u16) -> Self {
+        let sharded = AtomicBool::new(matches!(kind, Kind::Cluster));
+        let owners = (0..slots).map(|_| AtomicU32::new(0)).collect();
+        Self { kind, servers: RwLock::new(servers), owners, sharded, changed: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
-        self.owners.is_some()
+        matches!(self.kind, Kind::Cluster)
     }
 
     /// Whether messages are published to their shard alone, which takes Redis 7.
@@ -71,8 +97,8 @@ impl Topology {
     }
 
     pub(crate) fn owner_of(&self, slot: impl FnOnce() -> u16) -> ServerId {
-        let owner = self.owners.as_ref().map(|owners| owners[usize::from(slot())].load(Ordering::Relaxed));
-        ServerId::new(owner.unwrap_or_default())
+        let owner = if let [only] = &*self.owners { only } else { &self.owners[usize::from(slot())] };
+        ServerId::new(owner.load(Ordering::Relaxed))
     }
 
     pub(crate) fn server(&self, id: ServerId) -> Arc<Server> {
@@ -92,28 +118,31 @@ impl Topology {
 
     /// Those that have slots, each once.
     pub(crate) fn owners(&self) -> Vec<ServerId> {
-        let slots = self.owners.iter().flatten().map(|owner| owner.load(Ordering::Relaxed));
-        let mut owners: Vec<u32> = slots.collect();
-        owners.sort_unstable();
-        owners.dedup();
-        if owners.is_empty() {
-            vec![ServerId::default()]
-        } else {
-            owners.into_iter().map(ServerId::new).collect()
-        }
+        let owners: BTreeSet<u32> = self.owners.iter().map(|owner| owner.load(Ordering::Relaxed)).collect();
+        owners.into_iter().map(ServerId::new).collect()
     }
 
     /// Takes in what a server has said of the cluster.
     pub(crate) fn learn(&self, ranges: &[SlotRange], asked: &Server) {
-        let Some(owners) = &self.owners else { return };
+        if !self.is_cluster() {
+            return;
+        }
         let mut news = false;
         for range in ranges {
             let id = self.id_of(range.host.as_deref(), range.port, asked);
             for slot in range.first..=range.last.min(SLOTS - 1) {
-                news |= owners[usize::from(slot)].swap(id, Ordering::Relaxed) != id;
+                news |= self.owners[usize::from(slot)].swap(id, Ordering::Relaxed) != id;
             }
         }
         if news {
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Takes in who the primary is.
+    pub(crate) fn promote(&self, host: &str, port: u16) {
+        let id = self.id_of(Some(host), port, &self.server(ServerId::default()));
+        if self.owners[0].swap(id, Ordering::Relaxed) != id {
             self.changed.send_replace(());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Index, IndexMut};
 
-use crate::clock::eventually;
+use crate::clock::in_the_end;
 use crate::proxy::FaultProxy;
 use crate::resp::Reply;
 use crate::server::{RedisServer, RedisServerBuilder};
@@ -30,7 +30,7 @@ const BATCH: &str = "100";
 ///
 /// # Panics
 ///
-/// All methods do, when they cannot do their work within 20 seconds.
+/// All methods do, when they cannot do their work within a minute.
 ///
 /// # Examples
 ///
@@ -129,7 +129,7 @@ impl RedisCluster {
         self.settled().await;
         let replica = self.replica_of(primary).await;
         self[replica].obey(&["CLUSTER", "FAILOVER"]).await;
-        eventually("the replica has taken over", || async { self.primaries().await.contains(&replica) })
+        in_the_end("the replica has taken over", || async { self.primaries().await.contains(&replica) })
             .await;
         self.settled().await;
         replica
@@ -198,7 +198,7 @@ impl RedisCluster {
     ///
     /// So after a primary was killed or paused, this waits for its replica to be promoted.
     pub async fn settled(&self) {
-        eventually("the cluster settles", || self.is_settled()).await;
+        in_the_end("the cluster settles", || self.is_settled()).await;
     }
 
     async fn is_settled(&self) -> bool {

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) mode: Mode,
+    /// Whether others take a pause of this server for its death.
+    pub(crate) watched: bool,
     lines: Vec<String>,
 }
 
@@ -16,7 +18,7 @@ pub(crate) enum Mode {
 
 impl Config {
     pub(crate) fn new(mode: Mode) -> Self {
-        Self { mode, lines: Vec::new() }
+        Self { mode, watched: mode == Mode::Sentinel, lines: Vec::new() }
     }
 
     /// Where a directive stands twice, the later one wins.

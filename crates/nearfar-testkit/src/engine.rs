@@ -65,9 +65,12 @@ impl Engine {
         &self.door
     }
 
-    /// A folder for what belongs to one server.
-    pub(crate) fn folder() -> TempDir {
-        TempDir::with_prefix("nearfar-server-").expect("the temporary folder is writable")
+    /// A folder for what belongs to one server. One that is watched must not stand still because a disk is slow to sync:
+    /// its folder is in memory, where that is to be had.
+    pub(crate) fn folder(config: &Config) -> TempDir {
+        let prefix = "nearfar-server-";
+        let in_memory = config.watched.then(|| TempDir::with_prefix_in(prefix, "/dev/shm").ok()).flatten();
+        in_memory.unwrap_or_else(|| TempDir::with_prefix(prefix).expect("the temporary folder is writable"))
     }
 
     /// Starts the server with the data it has, and returns when it accepts commands.
@@ -219,7 +222,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_not_taken_for_another_on_the_same_port() {
         let port = Reservation::take();
-        let engine = || Engine::new(Config::new(Mode::Server), Door::Port(port.port()), Engine::folder());
+        let config = Config::new(Mode::Server);
+        let engine = || Engine::new(config.clone(), Door::Port(port.port()), Engine::folder(&config));
         let (mut first, mut second) = (engine(), engine());
         first.launch().await.expect("the port is free");
         second.launch().await.expect_err("the port is taken");

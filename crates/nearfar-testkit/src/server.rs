@@ -341,7 +341,8 @@ impl RedisServerBuilder {
     }
 
     fn attempt(&self) -> RedisServer {
-        let ((port, bus), dir, mut config) = (self.ports(), Engine::folder(), self.full_config());
+        let ((port, bus), mut config) = (self.ports(), self.full_config());
+        let dir = Engine::folder(&config);
         let tls = self.tls.as_ref().map(|tls| {
             let (port, files) = (Reservation::take(), CertificateFiles::of(dir.path()));
             tls.open(port.port(), &files, &mut config);
@@ -364,6 +365,7 @@ impl RedisServerBuilder {
     /// The caller's directives stand last, so that they win.
     fn full_config(&self) -> Config {
         let mut config = Config::new(self.config.mode);
+        config.watched |= self.clustered;
         if config.mode == Mode::Server {
             config.set("save", "");
             config.set("appendonly", if self.persistent { "yes" } else { "no" });

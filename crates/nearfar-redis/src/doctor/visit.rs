@@ -70,7 +70,7 @@ impl Visit {
             until: patience(command_timeout.saturating_mul(COMMAND_TIMEOUTS)),
             of_cluster,
             is_sharded: of_cluster && newer,
-            examination: Examination::new(address(&wire, server)),
+            examination: Examination::new(server.address()),
             refused: BTreeMap::new(),
             is_over: false,
             _wire: wire,
@@ -218,12 +218,6 @@ impl Visit {
 fn question(command: &[&str]) -> String {
     let words = if matches!(command[0], "CONFIG" | "CLUSTER") { 2 } else { 1 };
     command[..words].join(" ")
-}
-
-/// Of the server that is on the wire: Sentinels' addresses are not its own.
-fn address(wire: &Wire, server: &Server) -> String {
-    let named = server.sentinels().and_then(|_| wire.client.active_connections().into_iter().next());
-    named.map_or_else(|| server.address(), |primary| format!("{}:{}", primary.host, primary.port))
 }
 
 /// The moment after which no question is waited for.

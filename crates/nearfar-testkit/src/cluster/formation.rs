@@ -1,7 +1,7 @@
 //! How a cluster comes to be.
 
 use super::{ClusterServer, RedisCluster, RedisClusterBuilder};
-use crate::clock::eventually;
+use crate::clock::in_the_end;
 use crate::proxy::FaultProxy;
 use crate::server::RedisServer;
 
@@ -95,7 +95,7 @@ impl RedisCluster {
                 member.meet(other).await;
             }
         }
-        eventually("all servers know all", || self.all_have_met()).await;
+        in_the_end("all servers know all", || self.all_have_met()).await;
     }
 
     async fn all_have_met(&self) -> bool {
