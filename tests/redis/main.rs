@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod connecting;
+mod doctor;
 mod faults;
 mod footprint;
 mod rights;

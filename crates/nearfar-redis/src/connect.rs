@@ -12,6 +12,7 @@ use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
 use crate::connection::Connection;
+use crate::doctor::{Finding, full};
 use crate::error::{Cause, ConnectError, is_noperm, is_unknown_command};
 use crate::inspect::Info;
 use crate::lane::Lane;
@@ -24,7 +25,6 @@ use crate::server::Server;
 use crate::store::RedisL2;
 use crate::tls::TlsProblem;
 use crate::topology::{Sentinels, SlotRange, Topology};
-use crate::warning::Warning;
 use crate::wire::Wire;
 
 /// Connects to a server: a store and a bus, each with a connection of its own.
@@ -88,7 +88,7 @@ struct Parts {
     topology: Arc<Topology>,
     lanes: BTreeMap<ServerId, Arc<Lane>>,
     link: Option<Link>,
-    warnings: Vec<Warning>,
+    warnings: Vec<Finding>,
 }
 
 impl Parts {
@@ -102,6 +102,30 @@ impl Parts {
     /// Its connections come when they are needed.
     fn without_connections(topology: Topology) -> Self {
         Self { topology: Arc::new(topology), lanes: BTreeMap::new(), link: None, warnings: Vec::new() }
+    }
+}
+
+/// A connection for commands alone, with nothing asked of the server yet.
+pub(crate) async fn first_connection(server: &Server, limit: Duration) -> Result<Wire, ConnectError> {
+    in_time(server, limit, |note| reached(server, note)).await
+}
+
+/// What servers there are, as far as a URL, a Sentinel or one of a cluster's servers tells.
+pub(crate) async fn surveyed(server: Arc<Server>, limit: Duration) -> Result<Topology, ConnectError> {
+    in_time(&server, limit, |note| survey_of(&server, note)).await
+}
+
+async fn survey_of(server: &Arc<Server>, note: Note) -> Result<Topology, ConnectError> {
+    if let Some(seeds) = server.seeds() {
+        let topology = Topology::cluster(seeds.clone());
+        survey(&topology, seeds, &note).await?;
+        Ok(topology)
+    } else if let Some((sentinels, service)) = server.sentinels() {
+        let sentinels = Sentinels { sentinels, service };
+        let (host, port) = ask_for_primary(&sentinels, &note).await?;
+        Ok(Topology::sentinel(Arc::new(server.at(&host, port)), sentinels))
+    } else {
+        Ok(Topology::single(Arc::clone(server)))
     }
 }
 
@@ -119,13 +143,13 @@ impl Note {
     }
 }
 
-async fn in_time<F>(
+async fn in_time<T, F>(
     server: &Server,
     limit: Duration,
     connecting: impl FnOnce(Note) -> F,
-) -> Result<Parts, ConnectError>
+) -> Result<T, ConnectError>
 where
-    F: Future<Output = Result<Parts, ConnectError>>,
+    F: Future<Output = Result<T, ConnectError>>,
 {
     let note = Note::default();
     let work = async {
@@ -164,7 +188,7 @@ async fn single(server: &Arc<Server>, limit: Duration, note: Note) -> Result<Par
     }
     let lane = Lane::new(Arc::clone(server), arrival.connection, limit);
     let lanes = [(ServerId::default(), Arc::new(lane))].into();
-    let warnings = arrival.info.memory_warning().into_iter().collect();
+    let warnings = full(&arrival.info, &server.address()).into_iter().collect();
     Ok(Parts { topology, lanes, link: Some(link), warnings })
 }
 
@@ -178,7 +202,7 @@ async fn watched(
     let (host, port) = ask_for_primary(&sentinels, &note).await?;
     let primary = Arc::new(server.at(&host, port));
     let arrival = arrive(&primary, &note).await?;
-    let warnings = arrival.info.memory_warning().into_iter().collect();
+    let warnings = full(&arrival.info, &primary.address()).into_iter().collect();
     let lane = Lane::new(Arc::clone(&primary), arrival.connection, limit);
     let lanes = [(ServerId::default(), Arc::new(lane))].into();
     let topology = Arc::new(Topology::sentinel(primary, sentinels));
@@ -218,8 +242,7 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
     });
     let (mut parts, mut sharded) = (Parts::without_connections(topology), true);
     for (id, server, arrival) in try_join_all(arrivals).await? {
-        let warning = arrival.info.memory_warning().filter(|warning| !parts.warnings.contains(warning));
-        parts.warnings.extend(warning);
+        parts.warnings.extend(full(&arrival.info, &server.address()));
         sharded &= arrival.info.has_sharded_channels();
         parts.lanes.insert(id, Arc::new(Lane::new(server, arrival.connection, limit)));
     }
@@ -275,11 +298,8 @@ struct Arrival {
 }
 
 async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
-    let mut wire = Wire::open(server.command_client());
-    if let Err(error) = wire.established(|error| note.take_down(error)).await {
-        return Err(refusal(server, &error).await);
-    }
-    check_version(server, wire.client.server_version())?;
+    let wire = reached(server, note.clone()).await?;
+    check_version(server, wire.client.server_version().as_ref())?;
     let client = wire.client.with_options(&server.once());
     let info = Info::of(&client).await;
     if let Some(primary) = info.primary() {
@@ -287,6 +307,14 @@ async fn arrive(server: &Server, note: &Note) -> Result<Arrival, ConnectError> {
     }
     probe(&client).await.map_err(|(command, error)| probe_refusal(server, command, &error))?;
     Ok(Arrival { connection: Connection::established(wire, &server.once()), info })
+}
+
+async fn reached(server: &Server, note: Note) -> Result<Wire, ConnectError> {
+    let mut wire = Wire::open(server.command_client());
+    match wire.established(|error| note.take_down(error)).await {
+        Ok(()) => Ok(wire),
+        Err(error) => Err(refusal(server, &error).await),
+    }
 }
 
 async fn refusal(server: &Server, error: &FredError) -> ConnectError {
@@ -304,7 +332,7 @@ async fn refusal(server: &Server, error: &FredError) -> ConnectError {
 }
 
 /// A server that is still loading its data, say, does not forbid scripts.
-fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> ConnectError {
+pub(crate) fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> ConnectError {
     let (server, cause) = (server.address(), Cause::new(error));
     if is_noperm(error) {
         ConnectError::MissingRight { server, cause }
@@ -316,7 +344,7 @@ fn probe_refusal(server: &Server, command: &'static str, error: &FredError) -> C
 }
 
 /// A user without the right to INFO hides the version; then the scripts will tell.
-fn check_version(server: &Server, version: Option<Version>) -> Result<(), ConnectError> {
+pub(crate) fn check_version(server: &Server, version: Option<&Version>) -> Result<(), ConnectError> {
     match version {
         Some(version) if (version.major, version.minor) < (6, 2) => {
             Err(ConnectError::TooOld { server: server.address(), version: Some(version.to_string()) })

@@ -238,6 +238,11 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
     }
 }
 
+/// Whether the server answered, with an error.
+pub(crate) fn is_refusal(error: &FredError) -> bool {
+    is_reply(error.details())
+}
+
 /// Whether a server refuses everything for a while: a slot that is on its way to another server, a cluster with servers
 /// missing, a replica whose primary is away, a server that is reading its data.
 fn is_passing(details: &str) -> bool {

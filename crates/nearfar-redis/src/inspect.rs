@@ -1,20 +1,34 @@
 //! What a server says about itself.
 
+use std::collections::HashMap;
+
 use fred::clients::{Client, WithOptions};
 use fred::interfaces::ClientLike;
-
-use crate::warning::Warning;
+use fred::types::{Map, Value};
 
 /// Lines of `name:value`; none if the user may not ask. Such a user finds out at the first write.
 pub(crate) struct Info(String);
 
 impl Info {
-    pub(crate) async fn of(client: &WithOptions<Client>) -> Self {
-        Self(Box::pin(client.info(None)).await.unwrap_or_default())
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) async fn of(client: &WithOptions<Client>) -> Self {
+        Self::new(Box::pin(client.info(None)).await.unwrap_or_default())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim_end)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    /// Whether it is a server of a cluster.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.get("cluster_enabled") == Some("1")
     }
 
     /// The primary's address if this is a replica that takes no writes.
@@ -31,19 +45,27 @@ impl Info {
         let major = self.get("redis_version").and_then(|version| version.split('.').next());
         major.and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major >= 7)
     }
+}
 
-    /// Whether it is a server of a cluster.
-    pub(crate) fn is_of_cluster(&self) -> bool {
-        self.get("cluster_enabled") == Some("1")
+/// Settings by name; without those that may not be asked for, or that the server does not have.
+#[derive(Debug, Default)]
+pub(crate) struct Config(HashMap<String, String>);
+
+impl Config {
+    /// Takes an answer to `CONFIG GET`.
+    pub(crate) fn learn(&mut self, answer: Value) {
+        let settings = answer.into_map().map(Map::inner).unwrap_or_default();
+        self.0.extend(
+            settings.into_iter().filter_map(|(name, value)| Some((name.into_string()?, value.as_string()?))),
+        );
     }
 
-    /// What will happen when its memory is full, if that is limited.
-    pub(crate) fn memory_warning(&self) -> Option<Warning> {
-        let max_memory = self.get("maxmemory")?.parse().ok().filter(|&bytes| bytes > 0)?;
-        Some(match self.get("maxmemory_policy")? {
-            "noeviction" => Warning::RefusesWhenFull { max_memory },
-            policy => Warning::EvictsFences { policy: policy.to_owned(), max_memory },
-        })
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
     }
 }
 
@@ -53,16 +75,17 @@ mod tests {
 
     #[test]
     fn what_the_server_does_not_say_is_no_verdict() {
-        for silent in ["", "role:slave", "maxmemory:100", "maxmemory:much\r\nmaxmemory_policy:noeviction"] {
-            let info = Info(silent.to_owned());
-            assert_eq!((info.primary(), info.memory_warning()), (None, None), "{silent}");
+        for silent in ["", "role:slave", "slave_read_only:1"] {
+            assert_eq!(Info::new(silent.to_owned()).primary(), None, "{silent}");
         }
     }
 
     #[test]
     fn a_replica_that_takes_writes_is_its_owners_business() {
         let info = |read_only: &str| {
-            Info(format!("role:slave\r\nmaster_host:a\r\nmaster_port:1\r\nslave_read_only:{read_only}\r\n"))
+            Info::new(format!(
+                "role:slave\r\nmaster_host:a\r\nmaster_port:1\r\nslave_read_only:{read_only}\r\n"
+            ))
         };
         assert_eq!(info("1").primary().as_deref(), Some("a:1"));
         assert_eq!(info("0").primary(), None);

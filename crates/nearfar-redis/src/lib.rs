@@ -31,8 +31,10 @@
 //! * Redis acknowledges writes before its replicas have them: a failover may lose the last ones.
 
 mod bus;
+mod clock;
 mod connect;
 mod connection;
+mod doctor;
 mod error;
 mod inspect;
 mod keys;
@@ -49,13 +51,12 @@ mod socket;
 mod store;
 mod tls;
 mod topology;
-mod warning;
 mod wire;
 
 pub use bus::RedisBus;
 pub use connect::connect;
+pub use doctor::{Diagnosis, Examination, Expected, Fact, Finding, FindingKind, Severity, Subject, diagnose};
 pub use error::{Cause, ConnectError, UrlProblem};
 pub use options::{OnUnreachable, RedisOptions};
 pub use store::RedisL2;
 pub use tls::{Tls, TlsProblem, TlsSettingProblem};
-pub use warning::Warning;

@@ -44,12 +44,58 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
+/// The commands that nearfar sends, those in its scripts included, apart from what connecting and subscribing need. Each
+/// is tried where it does no harm: on a key that nobody has, on a channel that nobody hears. A server that refuses one
+/// for want of a right does so before it looks at anything else.
+///
+/// Building a cache has a script try them, which takes one round trip. The doctor sends them one by one, since a user who
+/// may not run scripts, or not use the keys, is to hear of all that is missing at once.
+const TRIALS: &[&[&str]] = &[
+    &["PING"],
+    &["TIME"],
+    &["GET", KEY],
+    &["MGET", KEY],
+    &["GETRANGE", KEY, "0", "0"],
+    &["SET", KEY, "-", "XX", "PX", "1"],
+    &["DEL", KEY],
+    &["PERSIST", KEY],
+    &["XADD", KEY, "NOMKSTREAM", "*", "m", "-"],
+    &["XRANGE", KEY, "-", "+", "COUNT", "1"],
+    &["ZADD", KEY, "XX", "0", "-"],
+    &["ZRANGE", KEY, "0", "0"],
+    &["ZREM", KEY, "-"],
+    &["ZREMRANGEBYSCORE", KEY, "0", "0"],
+    &[PUBLISH, CHANNEL, "-"],
+];
+
+/// Stand for what depends on the partition and on the server.
+const KEY: &str = "<key>";
+const CHANNEL: &str = "<channel>";
+const PUBLISH: &str = "<publish>";
+
+/// The commands to try, with their arguments, of which none has a space.
+pub(crate) fn trials(names: &Keys, sharded: bool) -> Vec<Vec<String>> {
+    let key = String::from_utf8_lossy(names.trial().as_bytes()).into_owned();
+    let word = |&word: &&str| match word {
+        KEY => key.clone(),
+        CHANNEL => names.trial_channel(),
+        PUBLISH => publish(sharded).to_owned(),
+        word => word.to_owned(),
+    };
+    TRIALS.iter().map(|command| command.iter().map(word).collect()).collect()
+}
+
+/// The command that publishes.
+pub(crate) fn publish(sharded: bool) -> &'static str {
+    if sharded { "SPUBLISH" } else { "PUBLISH" }
+}
+
 /// Whether everything that is needed in a partition is allowed.
 pub(crate) async fn check(store: &RedisL2, partition: &PartitionId) -> Result<(), L2Error> {
     let names = Keys::of(partition);
     let keys = vec![names.head(), names.log(), names.nodes(), names.value(b""), names.trial()];
-    let call = (keys, vec![names.trial_channel().into()]);
-    let refused = store.run(partition, RIGHTS.for_shard(store.is_sharded()), call).await;
+    let commands = trials(&names, store.is_sharded()).into_iter().map(|command| command.join(" ").into());
+    let refused = store.run(partition, &RIGHTS, (keys, commands.collect())).await;
     let refused = refused.map_err(|error| of_keys(error, &names.all_keys()))?;
     match missing(refused, &names)? {
         Missing { rules, disabled } if rules.is_empty() && disabled.is_empty() => Ok(()),
@@ -108,4 +154,24 @@ fn missing(refused: Value, names: &Keys) -> Result<Missing, L2Error> {
 
 fn channel_rule(names: &Keys) -> String {
     format!("&{}", names.all_channels())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_documented_right_is_tried() {
+        let docs = include_str!("../../../docs/security.md");
+        let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+        let documented: BTreeSet<_> =
+            line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect();
+        let names = Keys::of(&PartitionId::new(Namespace::new("users").unwrap(), 0));
+        let tried = trials(&names, false).into_iter().map(|command| command[0].clone());
+        let elsewhere =
+            ["CLIENT|ID", "INFO", "EVAL", "EVALSHA", "SUBSCRIBE", "UNSUBSCRIBE"].map(str::to_owned);
+        assert_eq!(documented, tried.chain(elsewhere).collect());
+    }
 }

@@ -16,9 +16,7 @@ pub(crate) static FILL: Script =
 pub(crate) static BEAT: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
-
-pub(crate) static RIGHTS: LazyLock<Publishing> =
-    LazyLock::new(|| Publishing::new(include_str!("lua/rights.lua")));
+pub(crate) static RIGHTS: Script = Script::new(include_str!("lua/rights.lua"));
 static NOTHING: Script = Script::new("return 1");
 
 /// Which of the two commands that run scripts does not work here.

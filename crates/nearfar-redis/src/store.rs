@@ -15,13 +15,13 @@ use nearfar_core::{
     Snapshot, Version,
 };
 
+use crate::doctor::Finding;
 use crate::keys::{self, Keys};
 use crate::lane::{Failure, Lane};
 use crate::lanes::{Lanes, final_error};
 use crate::rights;
 use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
 use crate::topology::Kind;
-use crate::warning::Warning;
 use crate::wire::Owned;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
@@ -43,14 +43,14 @@ const ON_A_CLUSTER: u16 = 16;
 pub struct RedisL2 {
     lanes: Arc<Lanes>,
     log_len: u64,
-    warnings: Vec<Warning>,
+    warnings: Vec<Finding>,
     /// Where servers may take each other's place.
     _scout: Option<Owned<()>>,
 }
 
 impl RedisL2 {
     /// Must be called inside the runtime.
-    pub(crate) fn new(lanes: Lanes, log_len: u64, warnings: Vec<Warning>) -> Self {
+    pub(crate) fn new(lanes: Lanes, log_len: u64, warnings: Vec<Finding>) -> Self {
         let lanes = Arc::new(lanes);
         let scouts = !matches!(lanes.topology.kind(), Kind::Single);
         let scout = scouts.then(|| Owned(tokio::spawn(Arc::clone(&lanes).scout())));
@@ -68,7 +68,7 @@ impl RedisL2 {
     /// }
     /// # }
     /// ```
-    pub fn warnings(&self) -> &[Warning] {
+    pub fn warnings(&self) -> &[Finding] {
         &self.warnings
     }
 
@@ -131,7 +131,7 @@ impl RedisL2 {
 #[async_trait]
 impl L2 for RedisL2 {
     fn default_partitions(&self) -> u16 {
-        if self.lanes.topology.is_cluster() { ON_A_CLUSTER } else { 1 }
+        default_partitions(self.lanes.topology.is_cluster())
     }
 
     fn server_of(&self, partition: &PartitionId) -> ServerId {
@@ -246,6 +246,11 @@ impl L2 for RedisL2 {
     }
 }
 
+/// How many partitions a namespace gets if nobody says otherwise.
+pub(crate) fn default_partitions(on_a_cluster: bool) -> u16 {
+    if on_a_cluster { ON_A_CLUSTER } else { 1 }
+}
+
 /// The client that an operation gets.
 type Client = WithOptions<fred::clients::Client>;
 
@@ -309,7 +314,7 @@ fn number(answer: &Value) -> Result<u64, L2Error> {
 }
 
 /// The scripts' `read_head`.
-fn parse_head(value: &Value) -> Option<Head> {
+pub(crate) fn parse_head(value: &Value) -> Option<Head> {
     let text = std::str::from_utf8(value.as_bytes()?).ok()?;
     let (sequence, floor) = text.split_once(' ')?;
     let (sequence, floor) = (parse_digits(sequence)?, parse_digits(floor)?);

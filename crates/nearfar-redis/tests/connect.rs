@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{NODE, beat, degraded, is_echo, key, next_that, options, partition, set, subscribed};
 use nearfar_core::backend::{Bus, L2, L2Error};
-use nearfar_redis::{ConnectError, RedisOptions, UrlProblem, Warning, connect};
+use nearfar_redis::{ConnectError, Finding, FindingKind, RedisOptions, UrlProblem, connect};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually};
 
 const SECRET: &str = "hunter2";
@@ -135,26 +135,20 @@ async fn a_replica_that_has_lost_its_primary_is_refused_as_a_replica() {
     assert!(matches!(error, ConnectError::ReadOnlyReplica { .. }), "{error}");
 }
 
-async fn warnings(url: String) -> Vec<Warning> {
+async fn warnings(url: String) -> Vec<Finding> {
     connect(options(url)).await.unwrap().0.warnings().to_vec()
 }
 
+/// What the doctor says of it too: see `doctor.rs`.
 #[tokio::test]
 async fn what_a_full_server_will_do_is_warned_of() {
-    let max_memory = 100 * 1024 * 1024;
     let server = RedisServer::builder().arg("maxmemory", "100mb").start().await;
-    assert_eq!(warnings(server.url()).await, [Warning::RefusesWhenFull { max_memory }]);
-    for policy in ["allkeys-lru", "allkeys-random", "volatile-lfu", "volatile-ttl"] {
-        server.command(&["CONFIG", "SET", "maxmemory-policy", policy]).await;
-        let policy = policy.to_owned();
-        assert_eq!(warnings(server.url()).await, [Warning::EvictsFences { policy, max_memory }]);
-    }
-}
-
-#[tokio::test]
-async fn a_server_without_a_limit_gives_no_warning_whatever_its_policy() {
-    let server = RedisServer::builder().arg("maxmemory-policy", "allkeys-lru").start().await;
     assert_eq!(warnings(server.url()).await, []);
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]).await;
+    let warned = warnings(server.url()).await;
+    let [warning] = warned.as_slice() else { panic!("{warned:?}") };
+    assert_eq!(warning.kind(), FindingKind::EvictsFences);
+    assert!(warning.seen().contains("100.0 MiB") && warning.seen().contains("volatile-ttl"), "{warning}");
 }
 
 /// It learns nothing in advance, and is not refused for it.

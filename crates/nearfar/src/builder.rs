@@ -168,7 +168,7 @@ where
         let namespace = Namespace::new(&self.namespace)
             .map_err(|problem| Error::config(ConfigProblem::Namespace(problem)))?;
         self.options.check()?;
-        let claim = self.node.claim_name(&namespace)?;
+        let claim = self.node.claim_name(&namespace, &self.options)?;
         let engine = Engine::start(claim, self.options, self.codec).await?;
         Ok(Cache::new(engine))
     }

@@ -103,7 +103,7 @@ pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{Disconnected, NodeId, Version};
-pub use nearfar_redis::{Tls, Warning};
+pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Severity, Tls};
 pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::{Bus, L2};
-use nearfar_redis::{OnUnreachable, RedisOptions, Tls, Warning};
+use nearfar_redis::{Diagnosis, Expected, Finding, OnUnreachable, RedisOptions, Subject, Tls, diagnose};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -37,7 +37,9 @@ use crate::outbox::Undelivered;
 #[derive(Clone)]
 pub struct Nearfar {
     node: Arc<Node>,
-    warnings: Arc<[Warning]>,
+    /// How the server is reached; `None` with another backend.
+    redis: Option<Arc<RedisOptions>>,
+    warnings: Arc<[Finding]>,
 }
 
 impl Nearfar {
@@ -131,9 +133,9 @@ impl Nearfar {
         self.node.live_nodes().await
     }
 
-    /// What of the server's settings will hurt one day, as far as they could be asked for when it was connected to. They
-    /// have been logged as well, as `tracing` events of level `WARN`. Nothing for a node that started degraded, or
-    /// that has another backend.
+    /// What of the server's settings will hurt one day, as far as it says so while it is connected to: what it will do
+    /// when its memory is full. It has been logged as well, as `tracing` events of level `WARN`. Nothing for a node that
+    /// started degraded, or that has another backend. [`doctor`](Self::doctor) has all of it, and as it is now.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -145,8 +147,34 @@ impl Nearfar {
     /// assert!(nearfar.warnings().is_empty(), "no server, no settings");
     /// # }
     /// ```
-    pub fn warnings(&self) -> &[Warning] {
+    pub fn warnings(&self) -> &[Finding] {
         &self.warnings
+    }
+
+    /// Examines the server for whatever weakens nearfar's guarantees, with the namespaces of the caches of this node:
+    /// see [`NearfarBuilder::doctor`], which needs no node. It uses connections of its own, and works also while the
+    /// node cannot reach the server, and after [`shutdown`](Self::shutdown). With another backend there is nothing to
+    /// examine.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let diagnosis = nearfar::Nearfar::in_process().doctor().await;
+    /// assert_eq!(diagnosis.to_string(), "Nothing to do.\n");
+    /// # }
+    /// ```
+    pub async fn doctor(&self) -> Diagnosis {
+        let Some(options) = &self.redis else { return Diagnosis::default() };
+        let subjects = self.node.namespaces().into_iter().map(|(namespace, options)| {
+            let expected = Expected {
+                settings: options.settings(self.node.default_partitions()),
+                max_staleness: options.max_staleness,
+            };
+            Subject { name: namespace.to_string(), expected: Some(expected) }
+        });
+        let mut subjects: Vec<_> = subjects.collect();
+        subjects.sort_by(|a, b| a.name.cmp(&b.name));
+        diagnose(options, &subjects).await
     }
 
     /// Ends the node in order: L1 is served no more, the outboxes are emptied, the other nodes see this one leave,
@@ -177,6 +205,9 @@ impl fmt::Debug for Nearfar {
         f.debug_struct("Nearfar").field("node", &self.node.id).finish_non_exhaustive()
     }
 }
+
+/// `connect` refuses a time limit of zero; what cannot refuse takes this instead.
+const LEAST_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Settings of a [`Nearfar`].
 ///
@@ -294,24 +325,60 @@ impl NearfarBuilder {
     /// ```
     pub async fn connect(self, url: &str) -> Result<Nearfar, Error> {
         self.check()?;
-        let options = RedisOptions {
+        let options = self.redis(url);
+        let (l2, bus) = nearfar_redis::connect(options.clone()).await.map_err(Error::connect)?;
+        for warning in l2.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let warnings = l2.warnings().into();
+        let redis = Some(Arc::new(options));
+        Ok(Nearfar { redis, warnings, ..self.backend(Arc::new(l2), Box::new(bus)) })
+    }
+
+    /// Examines the server at a URL for whatever weakens nearfar's guarantees on it: its settings, its state, its
+    /// distance, the rights of the user, and what stands in it of these namespaces. Meant for when `connect` fails, too:
+    /// then that is the finding. `docs/doctor.md` has all findings, each with its remedy.
+    ///
+    /// Behind Sentinels that is the primary; of a Redis Cluster it is every server that has slots.
+    ///
+    /// Nothing is stored on the server. A question that may not be asked is a note. Takes some 30 round trips, on a
+    /// cluster two more per partition, and if the server stops answering, two
+    /// [`command_timeout`](Self::command_timeout)s more; [`connect_timeout`](Self::connect_timeout), on a cluster twice
+    /// that, and 30 `command_timeout`s at the most.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use nearfar::{FindingKind, Nearfar, Severity};
+    ///
+    /// let diagnosis = Nearfar::builder().doctor("redis://127.0.0.1:1", &["users"]).await; // nobody listens there
+    /// assert_eq!(diagnosis.worst(), Some(Severity::Critical));
+    /// assert_eq!(diagnosis.findings().next().unwrap().kind(), FindingKind::Unreachable);
+    /// println!("{diagnosis}"); // a report for people
+    /// # }
+    /// ```
+    pub async fn doctor(self, url: &str, namespaces: &[&str]) -> Diagnosis {
+        let subject = |&name: &&str| Subject { name: name.to_owned(), expected: None };
+        let subjects: Vec<_> = namespaces.iter().map(subject).collect();
+        diagnose(&self.redis(url), &subjects).await
+    }
+
+    fn redis(&self, url: &str) -> RedisOptions {
+        RedisOptions {
             url: url.to_owned(),
             tls: self.tls.clone(),
-            connect_timeout: self.timeouts.connect,
-            command_timeout: self.timeouts.command,
+            connect_timeout: self.timeouts.connect.max(LEAST_TIMEOUT),
+            command_timeout: self.timeouts.command.max(LEAST_TIMEOUT),
             log_len: self.log_len,
             on_unreachable: if self.start_degraded {
                 OnUnreachable::StartDegraded
             } else {
                 OnUnreachable::Fail
             },
-        };
-        let (l2, bus) = nearfar_redis::connect(options).await.map_err(Error::connect)?;
-        for warning in l2.warnings() {
-            tracing::warn!("{warning}");
         }
-        let warnings = l2.warnings().into();
-        Ok(Nearfar { warnings, ..self.backend(Arc::new(l2), Box::new(bus)) })
     }
 
     /// A node on an in-process store.
@@ -332,12 +399,10 @@ impl NearfarBuilder {
             ClockChoice::System => Clock::System,
             ClockChoice::Tokio => Clock::tokio(),
         };
-        // What `connect` refuses, this cannot.
-        let least = Duration::from_millis(1);
         let Timeouts { connect, command } = self.timeouts;
-        let timeouts = Timeouts { connect: connect.max(least), command: command.max(least) };
+        let timeouts = Timeouts { connect: connect.max(LEAST_TIMEOUT), command: command.max(LEAST_TIMEOUT) };
         let node = Node::start((l2, bus), clock, timeouts, self.start_degraded);
-        Nearfar { node, warnings: Arc::default() }
+        Nearfar { node, redis: None, warnings: Arc::default() }
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! What the caches of one node share.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -32,8 +33,9 @@ pub(crate) struct Node {
     closed: AtomicBool,
     /// What the receive loop has left undone, once it has ended.
     left: Arc<Mutex<Vec<Undelivered>>>,
-    /// Guards the names of the caches that exist: two of one name would have two truths in one process.
-    names: Mutex<HashSet<Namespace>>,
+    /// Guards the names of the caches that exist: two of one name would have two truths in one process. With the
+    /// settings that each asks for.
+    names: Mutex<HashMap<Namespace, Options>>,
     /// Guards the list alone; each outbox lives as long as somebody fills or empties it.
     outboxes: Mutex<HashMap<PartitionId, Weak<SharedOutbox>>>,
 }
@@ -96,12 +98,19 @@ impl Node {
     }
 
     /// Reserves a name until the returned claim is dropped.
-    pub(crate) fn claim_name(self: &Arc<Self>, namespace: &Namespace) -> Result<NameClaim, Error> {
+    pub(crate) fn claim_name(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        options: &Options,
+    ) -> Result<NameClaim, Error> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if !names.insert(namespace.clone()) {
-            let namespace = namespace.to_string();
-            return Err(Error::config(ConfigProblem::NamespaceInUse { namespace }));
-        }
+        match names.entry(namespace.clone()) {
+            Entry::Vacant(free) => free.insert(*options),
+            Entry::Occupied(_) => {
+                let namespace = namespace.to_string();
+                return Err(Error::config(ConfigProblem::NamespaceInUse { namespace }));
+            }
+        };
         Ok(NameClaim { node: Arc::clone(self), namespace: namespace.clone() })
     }
 
@@ -124,13 +133,17 @@ impl Node {
         proof
     }
 
+    /// The namespaces of the caches that exist, with the settings that each asks for.
+    pub(crate) fn namespaces(&self) -> HashMap<Namespace, Options> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The live nodes of all caches of this node, and how long ago each was heard of.
     pub(crate) async fn live_nodes(&self) -> Result<Vec<LiveNode>, Error> {
         let l2 = self.l2()?;
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A node beats in every partition of its caches.
-        let first = |namespace: &Namespace| PartitionId::new(namespace.clone(), 0);
-        let partitions: Vec<_> = names.iter().map(first).collect();
+        let first = |namespace| PartitionId::new(namespace, 0);
+        let partitions: Vec<_> = self.namespaces().into_keys().map(first).collect();
         let listed = try_join_all(partitions.iter().map(|partition| l2.nodes(partition))).await;
         let mut last_beats = BTreeMap::new();
         for (id, seen) in listed.map_err(|cause| Error::l2(Operation::Nodes, cause))?.into_iter().flatten() {

@@ -27,6 +27,13 @@ pub(crate) fn options(url: impl Into<String>) -> RedisOptions {
     }
 }
 
+/// The rules of the line in `docs/security.md`, without the user's name and password.
+pub(crate) fn documented_rights() -> &'static str {
+    let docs = include_str!("../../../../docs/security.md");
+    let line = docs.lines().find_map(|line| line.strip_prefix("ACL SETUSER nearfar on >PASSWORD "));
+    line.expect("it has the line")
+}
+
 pub(crate) fn degraded(url: impl Into<String>) -> RedisOptions {
     RedisOptions { on_unreachable: OnUnreachable::StartDegraded, ..options(url) }
 }
