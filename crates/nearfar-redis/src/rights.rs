@@ -165,13 +165,17 @@ mod tests {
     #[test]
     fn every_documented_right_is_tried() {
         let docs = include_str!("../../../docs/security.md");
-        let line = docs.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
-        let documented: BTreeSet<_> =
-            line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect();
+        let lines = docs.lines().filter(|line| line.starts_with("ACL SETUSER"));
         let names = Keys::of(&PartitionId::new(Namespace::new("users").unwrap(), 0));
-        let tried = trials(&names, false).into_iter().map(|command| command[0].clone());
-        let elsewhere =
-            ["CLIENT|ID", "INFO", "EVAL", "EVALSHA", "SUBSCRIBE", "UNSUBSCRIBE"].map(str::to_owned);
-        assert_eq!(documented, tried.chain(elsewhere).collect());
+        let single = ["CLIENT|ID", "INFO", "EVAL", "EVALSHA", "SUBSCRIBE", "UNSUBSCRIBE"];
+        let cluster = ["CLIENT|ID", "INFO", "EVAL", "EVALSHA", "SSUBSCRIBE", "SUNSUBSCRIBE", "CLUSTER|SLOTS"];
+        let both: [(bool, &[&str]); 2] = [(false, &single), (true, &cluster)];
+        for (line, (sharded, elsewhere)) in lines.zip(both) {
+            let documented: BTreeSet<_> =
+                line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_uppercase).collect();
+            let tried = trials(&names, sharded).into_iter().map(|command| command[0].clone());
+            let elsewhere = elsewhere.iter().map(|&command| command.to_owned());
+            assert_eq!(documented, tried.chain(elsewhere).collect());
+        }
     }
 }
