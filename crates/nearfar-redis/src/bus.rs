@@ -162,7 +162,10 @@ impl RedisBus {
             let Some(wanted) = self.wanted.get_mut(partition) else { continue };
             let from = std::mem::replace(&mut wanted.server, server);
             let channels = channels(partition, wanted.node);
-            if let Some(former) = self.links.get(&from) {
+            // A sharded subscription has ended with the move.
+            if !self.topology.is_sharded()
+                && let Some(former) = self.links.get(&from)
+            {
                 former.unsubscribe(channels.clone());
             }
             self.link(server).subscribe(channels);
@@ -200,6 +203,10 @@ fn channels(partition: &PartitionId, node: NodeId) -> Channels {
 #[async_trait]
 impl Bus for RedisBus {
     fn subscribe(&mut self, partition: &PartitionId, node: NodeId) {
+        if self.wanted.contains_key(partition) {
+            // It may have moved, which is a doubt.
+            self.follow_moves();
+        }
         let server = self.topology.server_of(partition);
         self.wanted.insert(partition.clone(), Wanted { node, server });
         let channels = channels(partition, node);

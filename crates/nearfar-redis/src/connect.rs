@@ -7,7 +7,7 @@ use std::time::Duration;
 use fred::error::{Error as FredError, ErrorKind};
 use fred::interfaces::{ClientLike, ClusterInterface};
 use fred::types::{Value, Version};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use nearfar_core::backend::ServerId;
 
 use crate::bus::RedisBus;
@@ -66,13 +66,13 @@ pub async fn connect(options: RedisOptions) -> Result<(RedisL2, RedisBus), Conne
         } else {
             Parts::without_connections(Topology::cluster(seeds))
         }
-    } else if let Some((sentinels, service)) = server.sentinels() {
-        let sentinels = Sentinels { sentinels, service };
+    } else if let Some((council, service)) = server.sentinels() {
+        let sentinels = Sentinels { council, service, primary: Arc::clone(&server) };
         if fails {
             in_time(&server, time, |note| watched(&server, sentinels, limit, note)).await?
         } else {
             // Until the sentinels are heard, one of them stands for the primary, and refuses everything.
-            Parts::without_connections(Topology::sentinel(Arc::clone(&sentinels.sentinels[0]), sentinels))
+            Parts::without_connections(Topology::sentinel(Arc::clone(&sentinels.council[0]), sentinels))
         }
     } else if fails {
         in_time(&server, time, |note| single(&server, limit, note)).await?
@@ -120,8 +120,8 @@ async fn survey_of(server: &Arc<Server>, note: Note) -> Result<Topology, Connect
         let topology = Topology::cluster(seeds.clone());
         survey(&topology, seeds, &note).await?;
         Ok(topology)
-    } else if let Some((sentinels, service)) = server.sentinels() {
-        let sentinels = Sentinels { sentinels, service };
+    } else if let Some((council, service)) = server.sentinels() {
+        let sentinels = Sentinels { council, service, primary: Arc::clone(server) };
         let (host, port) = ask_for_primary(&sentinels, &note).await?;
         Ok(Topology::sentinel(Arc::new(server.at(&host, port)), sentinels))
     } else {
@@ -212,7 +212,7 @@ async fn watched(
 /// The first sentinel that can be asked says who is the primary.
 async fn ask_for_primary(sentinels: &Sentinels, note: &Note) -> Result<Place, ConnectError> {
     let mut last = None;
-    for sentinel in &sentinels.sentinels {
+    for sentinel in &sentinels.council {
         match ask_sentinel(sentinel, &sentinels.service, note).await {
             Ok(Some(place)) => return Ok(place),
             Ok(None) => {
@@ -238,13 +238,25 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
     let owners: Vec<_> = topology.owners().into_iter().map(|id| (id, topology.server(id))).collect();
     let arrivals = owners.into_iter().map(|(id, server)| {
         let note = &note;
-        async move { arrive(&server, note).await.map(|arrival| (id, server, arrival)) }
+        async move {
+            let arrival = tokio::time::timeout(server.attempt(), arrive(&server, note)).await;
+            let late = |_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() });
+            (id, arrival.unwrap_or_else(late), server)
+        }
     });
     let (mut parts, mut sharded) = (Parts::without_connections(topology), true);
-    for (id, server, arrival) in try_join_all(arrivals).await? {
-        parts.warnings.extend(full(&arrival.info, &server.address()));
-        sharded &= arrival.info.has_sharded_channels();
-        parts.lanes.insert(id, Arc::new(Lane::new(server, arrival.connection, limit)));
+    for (id, arrival, server) in join_all(arrivals).await {
+        let lane = match arrival {
+            Ok(arrival) => {
+                parts.warnings.extend(full(&arrival.info, &server.address()));
+                sharded &= arrival.info.has_sharded_channels();
+                Lane::new(server, arrival.connection, limit)
+            }
+            // It may be the one that is being replaced just now. Whether its partitions are there, `build` will see.
+            Err(ConnectError::Unreachable { .. }) => Lane::opening(server, limit),
+            Err(error) => return Err(error),
+        };
+        parts.lanes.insert(id, Arc::new(lane));
     }
     parts.topology.set_sharded(sharded);
     Ok(parts)

@@ -233,6 +233,8 @@ pub(crate) fn l2_error(error: &FredError) -> L2Error {
         ErrorKind::Backpressure => L2Error::Unreachable,
         // It did nothing, and will when it is in order again.
         _ if is_passing(error.details()) => L2Error::Unreachable,
+        // fred ends the connection over this reply, and tells everything that was under way on it the same.
+        _ if is_cluster_down(error) => L2Error::ConnectionLost(Arc::new(Cause::new(error))),
         _ if is_reply(error.details()) => L2Error::Rejected(Arc::new(Cause::new(error))),
         _ => L2Error::ConnectionLost(Arc::new(Cause::new(error))),
     }
@@ -243,11 +245,15 @@ pub(crate) fn is_refusal(error: &FredError) -> bool {
     is_reply(error.details())
 }
 
-/// Whether a server refuses everything for a while: a slot that is on its way to another server, a cluster with servers
-/// missing, a replica whose primary is away, a server that is reading its data.
+/// Whether a server refuses something for a while: a slot that is on its way to another server, a replica whose primary is away, a server that is reading its data.
 fn is_passing(details: &str) -> bool {
     let code = details.split_whitespace().next().unwrap_or_default();
-    matches!(code, "ASK" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "LOADING")
+    matches!(code, "ASK" | "TRYAGAIN" | "MASTERDOWN" | "LOADING")
+}
+
+/// Whether nobody has the slot, or the cluster works only as a whole and a part of it is missing.
+pub(crate) fn is_cluster_down(error: &FredError) -> bool {
+    error.details().starts_with("CLUSTERDOWN")
 }
 
 /// Whether the server refuses this to the user.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fred::interfaces::ClusterInterface;
 use fred::types::Value;
+use futures_util::future::join_all;
 use nearfar_core::backend::{L2Error, ServerId};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -60,6 +61,10 @@ impl Lanes {
         Ok(Arc::clone(lane))
     }
 
+    fn is_closed(&self) -> bool {
+        self.lock().is_none()
+    }
+
     pub(crate) fn reconnect(&self, server: ServerId) {
         let _inside = self.runtime.enter();
         if let Some(lane) = self.lock().as_ref().and_then(|lanes| lanes.get(&server)) {
@@ -71,6 +76,7 @@ impl Lanes {
     pub(crate) fn close(&self) {
         let lanes = self.lock().take();
         lanes.into_iter().flatten().for_each(|(_, lane)| lane.close());
+        self.doubtful.notify_one();
     }
 
     /// A server has said where the slots of a command are.
@@ -84,7 +90,7 @@ impl Lanes {
         self.doubtful.notify_one();
     }
 
-    /// Keeps the topology up to date, for ever.
+    /// Keeps the topology up to date until all is closed.
     pub(crate) async fn scout(self: Arc<Self>) {
         let mut pace = tokio::time::interval(IN_TROUBLE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -93,7 +99,7 @@ impl Lanes {
             Kind::Cluster => (None, ROUTINE),
             Kind::Sentinel(sentinels) => (Some(Council::new(sentinels, self.time_limit)), SENTINEL_ROUTINE),
         };
-        loop {
+        while !self.is_closed() {
             pace.tick().await;
             match &council {
                 None => self.look_at_cluster().await,
@@ -113,16 +119,26 @@ impl Lanes {
         }
     }
 
-    /// Asks the servers in turn until one has told of the cluster.
+    /// Asks all servers that have slots, or while none of them can be reached all that were ever heard of: one alone may be
+    /// cut off, or have left the cluster.
     async fn look_at_cluster(&self) {
-        for server in self.topology.servers() {
-            let Ok(lane) = self.lane(server) else { return };
-            if let Ok(answer) = lane.command(async |client| client.cluster_slots::<Value>().await).await {
-                self.topology.learn(&SlotRange::parse_all(answer), &lane.server);
-                self.look_at_channels(&lane).await;
-                return self.close_needless();
-            }
+        let lanes = |servers: Vec<ServerId>| servers.into_iter().filter_map(|server| self.lane(server).ok());
+        let mut asked: Vec<_> = lanes(self.topology.owners()).filter(|lane| lane.is_up()).collect();
+        if asked.is_empty() {
+            asked = lanes(self.topology.servers()).collect();
         }
+        let answers = join_all(asked.iter().map(async |lane| {
+            let answer = lane.command(async |client| client.cluster_slots::<Value>().await).await.ok()?;
+            Some((SlotRange::parse_all(answer), &*lane.server))
+        }));
+        let answers: Vec<_> =
+            answers.await.into_iter().flatten().filter(|(ranges, _)| !ranges.is_empty()).collect();
+        if answers.is_empty() {
+            return;
+        }
+        self.topology.learn_from_all(&answers);
+        self.look_at_channels(&asked[0]).await;
+        self.close_needless();
     }
 
     /// Which connecting has found out, unless it was degraded.

@@ -1,4 +1,7 @@
+use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fred::clients::{Client, Pipeline, WithOptions};
 use fred::error::Error as FredError;
@@ -9,7 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::error::{Cause, is_noperm, is_reply};
+use crate::error::{Cause, is_cluster_down, is_noperm, is_reply};
 use crate::server::Server;
 use crate::topology::{SlotRange, Topology};
 use crate::wire::{Owned, Wire};
@@ -29,6 +32,9 @@ pub(crate) enum Signal {
     Dead,
 }
 
+/// How long a cluster that is down is left alone before it is asked for subscriptions again.
+const REST: Duration = Duration::from_millis(500);
+
 /// What is subscribed to together.
 pub(crate) type Channels = [String; 2];
 
@@ -40,6 +46,8 @@ pub(crate) struct Link {
     subscriber: Subscriber,
     server: Arc<Server>,
     topology: Arc<Topology>,
+    /// Whether the cluster was down when it was asked for subscriptions last.
+    is_down: Arc<AtomicBool>,
     /// Whether an attempt to connect has ended, one way or the other.
     settled: bool,
 }
@@ -50,8 +58,9 @@ impl Link {
         let wire = Wire::open(server.subscriber_client());
         let (messages, changes) = (wire.client.message_rx(), wire.client.cluster_change_rx());
         let (server, topology) = (Arc::clone(server), Arc::clone(topology));
-        let subscriber = Subscriber::spawn(&wire.client, &server, &topology);
-        Self { wire, messages, changes, subscriber, server, topology, settled: false }
+        let is_down = Arc::default();
+        let subscriber = Subscriber::spawn(Asker::new(&wire.client, &server, &topology, &is_down));
+        Self { wire, messages, changes, subscriber, server, topology, is_down, settled: false }
     }
 
     /// Waits until the connection stands; see [`Wire::established`].
@@ -75,7 +84,8 @@ impl Link {
 
     /// Asks for the subscriptions of a new connection; what was asked of the old one no longer matters.
     pub(crate) fn subscribe_anew(&mut self, channels: Vec<Channels>) {
-        self.subscriber = Subscriber::spawn(&self.wire.client, &self.server, &self.topology);
+        let asker = Asker::new(&self.wire.client, &self.server, &self.topology, &self.is_down);
+        self.subscriber = Subscriber::spawn(asker);
         if !channels.is_empty() {
             self.subscriber.ask(Request::Subscribe(channels));
         }
@@ -133,13 +143,9 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    fn spawn(client: &Client, server: &Arc<Server>, topology: &Arc<Topology>) -> Self {
+    fn spawn((asker, said): (Asker, UnboundedReceiver<Signal>)) -> Self {
         let (requests, inbox) = unbounded_channel();
-        let (say, said) = unbounded_channel();
-        let client = client.with_options(&server.once());
-        let (server, topology) = (Arc::clone(server), Arc::clone(topology));
-        let task = Owned(tokio::spawn(Asker { client, server, topology, say, pings: 0 }.serve(inbox)));
-        Self { requests, said, _task: task }
+        Self { requests, said, _task: Owned(tokio::spawn(asker.serve(inbox))) }
     }
 
     fn ask(&self, request: Request) {
@@ -152,13 +158,30 @@ struct Asker {
     client: WithOptions<Client>,
     server: Arc<Server>,
     topology: Arc<Topology>,
+    is_down: Arc<AtomicBool>,
     say: UnboundedSender<Signal>,
     /// How many were sent; each carries its number.
     pings: u64,
 }
 
 impl Asker {
+    /// With where it tells what comes of it.
+    fn new(
+        client: &Client,
+        server: &Arc<Server>,
+        topology: &Arc<Topology>,
+        is_down: &Arc<AtomicBool>,
+    ) -> (Self, UnboundedReceiver<Signal>) {
+        let (say, said) = unbounded_channel();
+        let client = client.with_options(&server.once());
+        let (server, topology, is_down) = (Arc::clone(server), Arc::clone(topology), Arc::clone(is_down));
+        (Self { client, server, topology, is_down, say, pings: 0 }, said)
+    }
+
     async fn serve(mut self, mut inbox: UnboundedReceiver<Request>) {
+        if self.is_down.swap(false, Ordering::Relaxed) {
+            let _ = tokio::time::timeout(REST, pending::<()>()).await;
+        }
         while let Some(request) = inbox.recv().await {
             match request {
                 Request::Unsubscribe(channels) if self.topology.is_sharded() => self.leave(channels).await,
@@ -174,7 +197,9 @@ impl Asker {
     async fn join(&mut self, groups: Vec<Channels>) {
         for group in groups {
             match self.join_all(&group).await {
-                Ok(()) => self.tell(Signal::Subscribed),
+                Ok(()) => {}
+                // fred connects again at once, and would be told the same.
+                Err(error) if is_cluster_down(&error) => return self.is_down.store(true, Ordering::Relaxed),
                 Err(error) => match SlotRange::of_redirection(error.details()) {
                     // It is somebody else's, who is asked then.
                     Some(moved) => self.topology.learn(&[moved], &self.server),
@@ -183,6 +208,7 @@ impl Asker {
                 },
             }
         }
+        self.tell(Signal::Subscribed);
     }
 
     async fn join_all(&self, group: &Channels) -> Result<(), FredError> {

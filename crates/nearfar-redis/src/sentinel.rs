@@ -9,8 +9,9 @@ use fred::error::Error as FredError;
 use fred::interfaces::ClientLike;
 use fred::types::{ClusterHash, CustomCommand};
 use futures_util::future::join_all;
+use nearfar_core::backend::L2Error;
 
-use crate::lane::Lane;
+use crate::lane::{Failure, Lane};
 use crate::topology::Sentinels;
 
 /// Where a server is.
@@ -26,16 +27,21 @@ impl Council {
     /// Must be called inside the runtime.
     pub(crate) fn new(sentinels: &Sentinels, time_limit: Duration) -> Self {
         let lane = |sentinel| Lane::opening(Arc::clone(sentinel), time_limit);
-        Self { members: sentinels.sentinels.iter().map(lane).collect(), service: sentinels.service.clone() }
+        Self { members: sentinels.council.iter().map(lane).collect(), service: sentinels.service.clone() }
     }
 
-    /// Whom most of those name who answer; `None` if nobody does, or they are of two minds.
+    /// Whom most of the sentinels name; `None` if they do not answer, or are of two minds. A few are not enough: they
+    /// may be cut off together with a primary that was replaced.
     pub(crate) async fn ask(&self) -> Option<Place> {
         let asked = self.members.iter().map(|member| async {
             let service = self.service.clone();
-            member.command(async |client| named(&client, service).await).await.ok().flatten()
+            let vote = member.command(async |client| named(&client, service).await).await;
+            if matches!(vote, Err(Failure::L2(L2Error::TimedOut))) {
+                member.reconnect();
+            }
+            vote.ok().flatten()
         });
-        elected(join_all(asked).await.into_iter().flatten())
+        elected(join_all(asked).await)
     }
 }
 
@@ -48,10 +54,10 @@ pub(crate) async fn named(client: &WithOptions<Client>, service: String) -> Resu
     Ok(port.parse().ok().map(|port| (host.clone(), port)))
 }
 
-fn elected(votes: impl Iterator<Item = Place>) -> Option<Place> {
+fn elected(votes: Vec<Option<Place>>) -> Option<Place> {
+    let all = votes.len();
     let mut count: BTreeMap<Place, usize> = BTreeMap::new();
-    votes.for_each(|vote| *count.entry(vote).or_default() += 1);
-    let all: usize = count.values().sum();
+    votes.into_iter().flatten().for_each(|vote| *count.entry(vote).or_default() += 1);
     count.into_iter().find(|(_, votes)| 2 * votes > all).map(|(place, _)| place)
 }
 
@@ -59,15 +65,17 @@ fn elected(votes: impl Iterator<Item = Place>) -> Option<Place> {
 mod tests {
     use super::*;
 
-    fn elected_of(ports: &[u16]) -> Option<u16> {
-        elected(ports.iter().map(|port| ("h".to_owned(), *port))).map(|(_, port)| port)
+    fn elected_of(votes: &[Option<u16>]) -> Option<u16> {
+        let votes = votes.iter().map(|vote| vote.map(|port| ("h".to_owned(), port)));
+        elected(votes.collect()).map(|(_, port)| port)
     }
 
     #[test]
-    fn most_of_those_who_answer_decide_and_nobody_else() {
-        assert_eq!(elected_of(&[1, 2, 2]), Some(2));
-        assert_eq!(elected_of(&[1]), Some(1));
-        assert_eq!(elected_of(&[1, 2]), None, "of two minds");
-        assert_eq!(elected_of(&[]), None);
+    fn most_of_all_decide_and_nobody_else() {
+        assert_eq!(elected_of(&[Some(1), Some(2), Some(2)]), Some(2));
+        assert_eq!(elected_of(&[None, Some(2), Some(2)]), Some(2));
+        assert_eq!(elected_of(&[None, None, Some(2)]), None, "it may be cut off");
+        assert_eq!(elected_of(&[Some(1), Some(2)]), None, "of two minds");
+        assert_eq!(elected_of(&[Some(1)]), Some(1), "the only one");
     }
 }

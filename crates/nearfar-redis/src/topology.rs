@@ -1,6 +1,6 @@
 //! Which server has which partition.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -38,8 +38,11 @@ pub(crate) enum Kind {
 
 /// Those who know which server is the primary, and by which name they know it.
 pub(crate) struct Sentinels {
-    pub(crate) sentinels: Vec<Arc<Server>>,
+    /// Each of them.
+    pub(crate) council: Vec<Arc<Server>>,
     pub(crate) service: String,
+    /// As which any primary is reached, but for its address.
+    pub(crate) primary: Arc<Server>,
 }
 
 /// Slots that a server has.
@@ -144,9 +147,33 @@ impl Topology {
         }
     }
 
+    /// Takes in what several servers have said of the cluster: of each slot, what most of them say. Where they are of two
+    /// minds, all stays as it is.
+    pub(crate) fn learn_from_all(&self, answers: &[(Vec<SlotRange>, &Server)]) {
+        let mut votes: Vec<BTreeMap<u32, usize>> = vec![BTreeMap::new(); self.owners.len()];
+        for (ranges, asked) in answers {
+            for range in ranges {
+                let id = self.id_of(range.host.as_deref(), range.port, asked);
+                let slots = usize::from(range.first)..=usize::from(range.last.min(SLOTS - 1));
+                slots.for_each(|slot| *votes[slot].entry(id).or_default() += 1);
+            }
+        }
+        let mut news = false;
+        for (owner, votes) in self.owners.iter().zip(votes) {
+            let all: usize = votes.values().sum();
+            if let Some((id, _)) = votes.into_iter().find(|(_, votes)| 2 * votes > all) {
+                news |= owner.swap(id, Ordering::Relaxed) != id;
+            }
+        }
+        if news {
+            self.changed.send_replace(());
+        }
+    }
+
     /// Takes in who the primary is.
     pub(crate) fn promote(&self, host: &str, port: u16) {
-        let id = self.id_of(Some(host), port, &self.server(ServerId::default()));
+        let Kind::Sentinel(Sentinels { primary, .. }) = &self.kind else { return };
+        let id = self.id_of(Some(host), port, primary);
         if self.owners[0].swap(id, Ordering::Relaxed) != id {
             self.changed.send_replace(());
         }

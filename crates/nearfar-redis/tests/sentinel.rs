@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{NODE, beat, is_echo, next_that, options, partition, set};
+use common::{NODE, beat, degraded, is_echo, next_that, options, partition, set};
 use nearfar_core::backend::{Bus, BusEvent, L2, L2Error};
 use nearfar_redis::{ConnectError, RedisBus, RedisL2, connect};
 use nearfar_testkit::{Sentinels, eventually};
@@ -50,4 +50,18 @@ async fn a_name_that_the_sentinels_do_not_know_is_told() {
         "{refused}"
     );
     assert!(refused.to_string().contains("\"nobody\""), "{refused}");
+}
+
+#[tokio::test]
+async fn a_node_that_starts_degraded_finds_the_primary_by_itself() {
+    let servers = Sentinels::start().await;
+    let (l2, mut bus) = connect(degraded(servers.url())).await.unwrap();
+    bus.subscribe(&partition(), NODE);
+    eventually("beats work", async || l2.beat(&partition(), &beat(1)).await.is_ok()).await;
+    let mut beats = 0;
+    while !echoes(&l2, &mut bus).await {
+        beats += 1;
+        assert!(beats < 100, "no subscription there");
+    }
+    assert!(l2.change(&partition(), set("k", b"one")).await.is_ok());
 }

@@ -14,6 +14,7 @@ use crate::entry::Slot;
 use crate::error::{Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
+use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
 
 impl<K, V> Engine<K, V>
@@ -98,7 +99,8 @@ where
         let l2 = self.node().l2().map_err(|_| Failure::L2(L2Error::Closed))?;
         // One reading of the clock for both: until when L2 may execute it, and from when on it cannot have.
         let now = self.now();
-        let deadline = self.node().deadline(now).ok_or(Failure::L2(L2Error::Unreachable))?;
+        let deadline = deadline(&unsettled.part.remote, now, self.node().timeouts.command);
+        let deadline = deadline.ok_or(Failure::L2(L2Error::Unreachable))?;
         if !unsettled.may_be_sent(now) {
             return Err(Failure::MayBeOvertaken);
         }

@@ -9,6 +9,7 @@ use nearfar_core::{Batch, Change, Moment, PartitionId, Setback, Version};
 use crate::agreement::{Agreement, Disagreement};
 use crate::link::LinkContext;
 use crate::member::Follows;
+use crate::node::deadline;
 use crate::outbox::{SharedOutbox, Undelivered};
 
 pub(crate) struct Courier {
@@ -87,7 +88,8 @@ impl Courier {
             Batch::Keys(keys) => Change::invalidate(context.node, keys.clone(), fence_window),
             Batch::Everything => Change::clear(context.node),
         };
-        let deadline = context.deadline().ok_or(L2Error::Unreachable)?;
+        let deadline = deadline(self.held.remote(), context.clock.now(), context.command_timeout);
+        let deadline = deadline.ok_or(L2Error::Unreachable)?;
         context.l2.change(&self.partition, change.by(deadline)).await
     }
 

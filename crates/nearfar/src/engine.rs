@@ -172,7 +172,7 @@ where
         let ticket = part.gate.ticket(encoded);
         let wrong = part.outbox.holds(encoded);
         let snapshot = self.snapshot(encoded).await?;
-        let slot = if wrong { None } else { self.open(&snapshot, part.id.index(), ticket.generation()) };
+        let slot = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
         let Some(slot) = slot else {
             self.held.counters.misses.add(1);
             return Ok(Found::Nothing(snapshot.head));
@@ -186,11 +186,12 @@ where
 
     /// Whether L2 holds something for the key that may be served.
     pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
-        if self.held.part_of(encoded).outbox.holds(encoded) {
+        let part = self.held.part_of(encoded);
+        if part.outbox.holds(encoded) {
             return Ok(false);
         }
         let snapshot = self.snapshot(encoded).await?;
-        Ok(self.live(&snapshot, self.now()).is_some())
+        Ok(self.live(&snapshot, part, self.now()).is_some())
     }
 
     async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {
@@ -202,10 +203,10 @@ where
     }
 
     /// Decodes what L2 holds; anything that cannot be served is a miss.
-    fn open(&self, snapshot: &Snapshot, partition: u16, generation: u64) -> Option<Slot<V>> {
+    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<Slot<V>> {
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
-        let Live { envelope, age, left } = self.live(snapshot, now)?;
+        let Live { envelope, age, left } = self.live(snapshot, part, now)?;
         let Ok(value) = self.codec.decode(&envelope.payload) else {
             self.held.counters.unreadable.add(1);
             return None;
@@ -216,13 +217,13 @@ where
             age_when_taken: age,
             taken_at: now,
             expires_at: self.l1_expiry(now, left),
-            partition,
+            partition: part.id.index(),
             generation,
             encoded_len: weight(bytes),
         })
     }
 
-    fn live(&self, snapshot: &Snapshot, now: Moment) -> Option<Live> {
+    fn live(&self, snapshot: &Snapshot, part: &Part, now: Moment) -> Option<Live> {
         let bytes = snapshot.envelope.as_ref()?;
         let Ok(envelope) = Envelope::decode(bytes) else {
             self.held.counters.unreadable.add(1);
@@ -238,7 +239,7 @@ where
             return None;
         }
         // The later bound of L2's time: an entry may die a round trip early here, never late.
-        let age = self.node().remote.latest(now)?.since(envelope.stamp.written_at);
+        let age = part.remote.latest(now)?.since(envelope.stamp.written_at);
         let left = match envelope.header.ttl {
             Some(ttl) => Some(ttl.checked_sub(age).filter(|left| !left.is_zero())?),
             None => None,

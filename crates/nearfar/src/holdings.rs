@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nearfar_core::{Gate, Gates, PartitionId, Version};
+use nearfar_core::{Gate, Gates, PartitionId, RemoteClock, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
@@ -31,6 +31,8 @@ pub(crate) struct Part {
     pub(crate) id: PartitionId,
     pub(crate) gate: Arc<Gate>,
     pub(crate) outbox: Arc<SharedOutbox>,
+    /// What is known of the clock of its server.
+    pub(crate) remote: RemoteClock,
     /// The last clear of this node's own that was settled.
     own_clear: AtomicU64,
 }
@@ -46,7 +48,7 @@ where
         let gates = Gates::new(options.disconnected, count);
         let part = |(id, outbox): (PartitionId, _)| {
             let gate = Arc::clone(gates.of(id.index()));
-            Part { id, gate, outbox, own_clear: AtomicU64::new(0) }
+            Part { id, gate, outbox, remote: RemoteClock::default(), own_clear: AtomicU64::new(0) }
         };
         let parts = partitions.into_iter().map(part).collect();
         let counters = Arc::new(Counters::default());
@@ -146,6 +148,10 @@ where
 
     fn outbox(&self) -> &SharedOutbox {
         &self.part().outbox
+    }
+
+    fn remote(&self) -> &RemoteClock {
+        &self.part().remote
     }
 
     fn counters(&self) -> &Counters {

@@ -17,8 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::courier::Courier;
-use crate::member::{Heard, Member};
-use crate::node::deadline;
+use crate::member::{Heard, Member, Told};
 use crate::outbox::Undelivered;
 use crate::vigil::{Silent, Vigil};
 
@@ -84,11 +83,6 @@ pub(crate) struct LinkContext {
 }
 
 impl LinkContext {
-    /// When L2 is to refuse a change that begins now.
-    pub(crate) fn deadline(&self) -> Option<Moment> {
-        deadline(&self.remote, self.clock.now(), self.command_timeout)
-    }
-
     /// An operation that comes back whatever the backend does: hang or panic.
     pub(crate) async fn bounded<T>(
         &self,
@@ -112,6 +106,7 @@ enum Errand {
     Beaten {
         beat: BeatId,
         answered: bool,
+        told: Option<Told>,
     },
     Log {
         range: (Version, Version),
@@ -242,7 +237,7 @@ impl Loop {
         match event {
             BusEvent::Message { partition, frame } => {
                 let Some(member) = self.members.get_mut(&partition) else { return };
-                member.handle_message(&frame, node, self.context.remote.latest(now));
+                member.handle_message(&frame, node, now);
             }
             BusEvent::Echo { partition, frame } => self.handle_echo(partition, &frame, now),
             BusEvent::Doubt(_) => self.handle_doubt(|_| true),
@@ -257,7 +252,7 @@ impl Loop {
 
     fn handle_echo(&mut self, partition: PartitionId, frame: &Bytes, now: Moment) {
         let Some(member) = self.members.get_mut(&partition) else { return };
-        let heard = member.handle_echo(frame, now, &self.context.remote);
+        let heard = member.handle_echo(frame, now);
         if matches!(heard, Heard::Nothing) {
             return;
         }
@@ -283,7 +278,7 @@ impl Loop {
         }
         let Some(member) = self.members.get_mut(&partition) else { return };
         match errand {
-            Errand::Beaten { beat, .. } => member.handle_beaten(beat),
+            Errand::Beaten { beat, told, .. } => member.handle_beaten(beat, told),
             Errand::Log { range, frames } => {
                 member.handle_log(range, frames, self.context.node, self.context.clock.now());
             }
@@ -365,11 +360,13 @@ async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (
 async fn send_beat(context: LinkContext, partition: PartitionId, beat: Beat) -> (PartitionId, Errand) {
     let sent = context.clock.now();
     let reply = context.bounded(context.l2.beat(&partition, &beat)).await;
-    if let Ok(reply) = &reply {
-        context.remote.observe(sent, context.clock.now(), reply.time);
+    let told =
+        reply.as_ref().ok().map(|reply| Told { sent, answered: context.clock.now(), time: reply.time });
+    if let Some(told) = told {
+        told.to(&context.remote);
     }
     let answered = matches!(reply, Ok(_) | Err(L2Error::Rejected(_)));
-    (partition, Errand::Beaten { beat: beat.id, answered })
+    (partition, Errand::Beaten { beat: beat.id, answered, told })
 }
 
 async fn fetch_log(

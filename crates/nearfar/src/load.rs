@@ -91,7 +91,8 @@ where
     {
         let asked_at = self.now();
         let window = self.options.fence_window.saturating_sub(ROUNDING);
-        let fenced_until = self.node().remote.earliest(asked_at).map(|asked_at| asked_at + window);
+        let remote = &self.held.part_of(&encoded).remote;
+        let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
         let base = match self.read_l2(&key, &encoded).await {
             Ok(Found::Entry(entry)) => return Ok(entry),
             Ok(Found::Nothing(head)) => head.map(|head| head.sequence),

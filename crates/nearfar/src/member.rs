@@ -29,6 +29,7 @@ pub(crate) trait Follows: Send + Sync {
     fn close(&self);
     fn gate(&self) -> &Gate;
     fn outbox(&self) -> &SharedOutbox;
+    fn remote(&self) -> &RemoteClock;
     fn counters(&self) -> &Counters;
 }
 
@@ -37,6 +38,20 @@ const BEATS_AT_ONCE: usize = 4;
 
 /// What has become of a subscription: proved, or refused for this reason.
 pub(crate) type Subscription = Result<(), Arc<str>>;
+
+/// What time it was at a server when it executed a beat, which was sent and answered at these times.
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) sent: Moment,
+    pub(crate) answered: Moment,
+    pub(crate) time: Moment,
+}
+
+impl Told {
+    pub(crate) fn to(self, remote: &RemoteClock) {
+        remote.observe(self.sent, self.answered, self.time);
+    }
+}
 
 /// What an echo brought.
 pub(crate) enum Heard {
@@ -91,6 +106,7 @@ impl Member {
     pub(crate) fn detach(&mut self) {
         self.detached = true;
         self.close();
+        self.held.gate().forget_copies();
         self.drop_copies();
     }
 
@@ -127,12 +143,15 @@ impl Member {
         beat.min(self.watchdog.due()).min(self.courier.due())
     }
 
-    /// L2 has answered a beat, or will not any more.
-    pub(crate) fn handle_beaten(&mut self, beat: BeatId) {
+    /// L2 has answered a beat, and told its time, or will not any more.
+    pub(crate) fn handle_beaten(&mut self, beat: BeatId, told: Option<Told>) {
+        if let Some(told) = told {
+            told.to(self.held.remote());
+        }
         self.under_way.retain(|other| *other != beat);
     }
 
-    pub(crate) fn handle_message(&mut self, frame: &Bytes, node: NodeId, remote_now: Option<Moment>) {
+    pub(crate) fn handle_message(&mut self, frame: &Bytes, node: NodeId, now: Moment) {
         let Ok(message) = Message::decode(frame) else { return self.handle_bad_frame() };
         if !message.is_plausible() {
             return self.handle_bad_frame();
@@ -142,7 +161,7 @@ impl Member {
             return self.handle_bad_frame();
         }
         if message.origin != node {
-            self.count_received(&message, remote_now);
+            self.count_received(&message, self.held.remote().latest(now));
         }
         match self.follower.handle_message(self.held.gate(), &message, frame) {
             Standing::Next if self.accounts_for(&[message], node, self.follower.applied()) => {}
@@ -183,14 +202,14 @@ impl Member {
         }
     }
 
-    pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment, remote: &RemoteClock) -> Heard {
+    pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment) -> Heard {
         let Ok(echo) = Echo::decode(frame) else {
             self.handle_bad_frame();
             return Heard::Nothing;
         };
         // The reply to the beat tells the time as well, but may come after this.
         let Some(sent) = self.follower.sent_at(echo.beat) else { return Heard::Nothing };
-        remote.observe(sent, now, echo.time);
+        self.held.remote().observe(sent, now, echo.time);
         self.watchdog.proof();
         match self.follower.handle_echo(self.held.gate(), &echo) {
             Proof::Void => {}

@@ -24,7 +24,8 @@ use crate::outbox::{SharedOutbox, Undelivered};
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
-    pub(crate) remote: Arc<RemoteClock>,
+    /// What is known of some server's clock. Decisions go by that of the partition's own server.
+    remote: Arc<RemoteClock>,
     pub(crate) timeouts: Timeouts,
     /// Whether a cache may be built while L2 cannot be reached.
     pub(crate) start_degraded: bool,
@@ -89,12 +90,6 @@ impl Node {
 
     pub(crate) fn default_partitions(&self) -> u16 {
         self.l2.default_partitions()
-    }
-
-    /// When L2 is to refuse a change that begins now: its caller will have given up by then (race R11).
-    /// `None` while nothing is known of L2's clock.
-    pub(crate) fn deadline(&self, now: Moment) -> Option<Moment> {
-        deadline(&self.remote, now, self.timeouts.command)
     }
 
     /// Reserves a name until the returned claim is dropped.
@@ -201,7 +196,8 @@ pub struct LiveNode {
     pub is_this_one: bool,
 }
 
-/// When L2 is to refuse a change that begins now and may take so long; `None` while nothing is known of L2's clock.
+/// When a server is to refuse a change that begins now and may take so long: its caller will have given up by then (race
+/// R11). `None` while nothing is known of the server's clock.
 pub(crate) fn deadline(remote: &RemoteClock, now: Moment, limit: Duration) -> Option<Moment> {
     Some(remote.earliest(now)? + limit)
 }
