@@ -183,6 +183,11 @@ impl RedisBus {
 /// That of [`Link::next`]: no signal is lost.
 async fn next_signal(links: &mut BTreeMap<ServerId, Link>, turn: usize) -> (ServerId, Signal) {
     let count = links.len();
+    if count == 1
+        && let Some((server, link)) = links.iter_mut().next()
+    {
+        return (*server, link.next().await);
+    }
     let mut waiting: Vec<_> = links
         .iter_mut()
         .map(|(server, link)| Box::pin(async move { (*server, link.next().await) }))

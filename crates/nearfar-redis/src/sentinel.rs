@@ -1,6 +1,5 @@
 //! Asks the sentinels who the primary is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
 
 use crate::lane::{Failure, Lane};
-use crate::topology::Sentinels;
+use crate::topology::{Sentinels, majority};
 
 /// Where a server is.
 pub(crate) type Place = (String, u16);
@@ -56,9 +55,7 @@ pub(crate) async fn named(client: &WithOptions<Client>, service: String) -> Resu
 
 fn elected(votes: Vec<Option<Place>>) -> Option<Place> {
     let all = votes.len();
-    let mut count: BTreeMap<Place, usize> = BTreeMap::new();
-    votes.into_iter().flatten().for_each(|vote| *count.entry(vote).or_default() += 1);
-    count.into_iter().find(|(_, votes)| 2 * votes > all).map(|(place, _)| place)
+    majority(votes.into_iter().flatten(), all)
 }
 
 #[cfg(test)]

@@ -111,11 +111,20 @@ impl RedisL2 {
         script: &'static Script,
         (keys, args): (Vec<Key>, Vec<Value>),
     ) -> Result<Value, L2Error> {
+        self.run_where(|| self.lanes.topology.server_of(partition), script, (keys, args)).await
+    }
+
+    async fn run_where(
+        &self,
+        server: impl Fn() -> ServerId + Send + Sync,
+        script: &'static Script,
+        (keys, args): (Vec<Key>, Vec<Value>),
+    ) -> Result<Value, L2Error> {
         let run = |lane: Arc<Lane>| {
             let (keys, args) = (keys.clone(), args.clone());
             async move { lane.run(script, keys, args).await }
         };
-        self.at(partition, run).await
+        self.redirected(server, run).await
     }
 
     fn has_sentinels(&self) -> bool {
@@ -142,11 +151,8 @@ impl L2 for RedisL2 {
         let first = PartitionId::new(namespace.clone(), 0);
         rights::check(self, &first).await?;
         let server = || self.lanes.topology.owner_of(|| keys::meta_slot(namespace));
-        let run = |lane: Arc<Lane>| {
-            let (keys, args) = (vec![keys::meta(namespace)], vec![settings.encode().into()]);
-            async move { lane.run(&OPEN, keys, args).await }
-        };
-        let recorded = self.redirected(server, run).await;
+        let call = (vec![keys::meta(namespace)], vec![settings.encode().into()]);
+        let recorded = self.run_where(server, &OPEN, call).await;
         let recorded = recorded.map_err(|error| rights::of_settings(error, namespace))?;
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }

@@ -135,46 +135,43 @@ impl Topology {
         if !self.is_cluster() {
             return;
         }
-        let mut news = false;
-        for range in ranges {
-            let id = self.id_of(range.host.as_deref(), range.port, asked);
-            for slot in range.first..=range.last.min(SLOTS - 1) {
-                news |= self.owners[usize::from(slot)].swap(id, Ordering::Relaxed) != id;
-            }
-        }
-        if news {
-            self.changed.send_replace(());
-        }
+        self.assign(ranges.iter().flat_map(|range| self.assignments(range, asked)));
     }
 
     /// Takes in what several servers have said of the cluster: of each slot, what most of them say. Where they are of two
     /// minds, all stays as it is.
     pub(crate) fn learn_from_all(&self, answers: &[(Vec<SlotRange>, &Server)]) {
-        let mut votes: Vec<BTreeMap<u32, usize>> = vec![BTreeMap::new(); self.owners.len()];
+        let mut votes: Vec<Vec<u32>> = vec![Vec::new(); self.owners.len()];
         for (ranges, asked) in answers {
-            for range in ranges {
-                let id = self.id_of(range.host.as_deref(), range.port, asked);
-                let slots = usize::from(range.first)..=usize::from(range.last.min(SLOTS - 1));
-                slots.for_each(|slot| *votes[slot].entry(id).or_default() += 1);
-            }
+            let assignments = ranges.iter().flat_map(|range| self.assignments(range, asked));
+            assignments.for_each(|(slot, id)| votes[slot].push(id));
         }
-        let mut news = false;
-        for (owner, votes) in self.owners.iter().zip(votes) {
-            let all: usize = votes.values().sum();
-            if let Some((id, _)) = votes.into_iter().find(|(_, votes)| 2 * votes > all) {
-                news |= owner.swap(id, Ordering::Relaxed) != id;
-            }
-        }
-        if news {
-            self.changed.send_replace(());
-        }
+        let elected = votes.into_iter().enumerate().filter_map(|(slot, votes)| {
+            let all = votes.len();
+            Some((slot, majority(votes, all)?))
+        });
+        self.assign(elected);
     }
 
     /// Takes in who the primary is.
     pub(crate) fn promote(&self, host: &str, port: u16) {
         let Kind::Sentinel(Sentinels { primary, .. }) = &self.kind else { return };
-        let id = self.id_of(Some(host), port, primary);
-        if self.owners[0].swap(id, Ordering::Relaxed) != id {
+        self.assign([(0, self.id_of(Some(host), port, primary))]);
+    }
+
+    /// The slots of a range, each with the id of the server that it names.
+    fn assignments(&self, range: &SlotRange, asked: &Server) -> impl Iterator<Item = (usize, u32)> + use<> {
+        let id = self.id_of(range.host.as_deref(), range.port, asked);
+        (range.first..=range.last.min(SLOTS - 1)).map(move |slot| (usize::from(slot), id))
+    }
+
+    /// Gives slots to servers, and says so if that is news.
+    fn assign(&self, assignments: impl IntoIterator<Item = (usize, u32)>) {
+        let mut news = false;
+        for (slot, id) in assignments {
+            news |= self.owners[slot].swap(id, Ordering::Relaxed) != id;
+        }
+        if news {
             self.changed.send_replace(());
         }
     }
@@ -225,6 +222,13 @@ impl SlotRange {
         let (host, port) = words.next()?.rsplit_once(':')?;
         Some(Self { first: slot, last: slot, host: host_of(Some(host)), port: port.parse().ok()? })
     }
+}
+
+/// What more than half of so many vote for.
+pub(crate) fn majority<T: Ord>(votes: impl IntoIterator<Item = T>, of: usize) -> Option<T> {
+    let mut count: BTreeMap<T, usize> = BTreeMap::new();
+    votes.into_iter().for_each(|vote| *count.entry(vote).or_default() += 1);
+    count.into_iter().find(|(_, votes)| 2 * votes > of).map(|(vote, _)| vote)
 }
 
 /// A server that does not know its own name says nothing, or a question mark.

@@ -171,7 +171,7 @@ where
         let part = self.held.part_of(encoded);
         let ticket = part.gate.ticket(encoded);
         let wrong = part.outbox.holds(encoded);
-        let snapshot = self.snapshot(encoded).await?;
+        let snapshot = self.snapshot(part, encoded).await?;
         let slot = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
         let Some(slot) = slot else {
             self.held.counters.misses.add(1);
@@ -190,12 +190,12 @@ where
         if part.outbox.holds(encoded) {
             return Ok(false);
         }
-        let snapshot = self.snapshot(encoded).await?;
+        let snapshot = self.snapshot(part, encoded).await?;
         Ok(self.live(&snapshot, part, self.now()).is_some())
     }
 
-    async fn snapshot(&self, encoded: &Bytes) -> Result<Snapshot, Error> {
-        let read = self.node().l2()?.read(&self.held.part_of(encoded).id, encoded).await;
+    async fn snapshot(&self, part: &Part, encoded: &Bytes) -> Result<Snapshot, Error> {
+        let read = self.node().l2()?.read(&part.id, encoded).await;
         read.map_err(|cause: L2Error| {
             self.held.counters.l2_failures.add(1);
             Error::l2(Operation::Read, cause)
