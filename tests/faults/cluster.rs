@@ -41,7 +41,7 @@ async fn a_primary_that_is_killed_is_replaced_and_the_others_go_on() {
     trial.loses_the_last_moment();
     trial.noticed_by(&ALL_FOUR).await;
     only_some_are_lost(&trial).await;
-    cluster.settled().await;
+    cluster.replace(victim).await;
     only_some_were_lost_until_now(&mut trial);
     trial.becomes_trusted().await;
     trial.ends().await;
@@ -63,7 +63,7 @@ async fn a_primary_that_stands_still_and_wakes_up_replaced_serves_nothing_stale(
     trial.loses_the_last_moment();
     trial.noticed_by(&ALL_FOUR).await;
     only_some_are_lost(&trial).await;
-    cluster.settled().await;
+    cluster.replace(victim).await;
     trial.becomes_trusted().await;
     cluster[victim].resume().await;
     cluster.settled().await;

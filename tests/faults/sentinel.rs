@@ -15,7 +15,7 @@ async fn a_primary_that_is_killed_is_replaced() {
     servers[primary].kill().await;
     trial.loses_the_last_moment();
     trial.noticed_by(&ALL_FOUR).await;
-    servers.settled().await;
+    servers.replace(primary).await;
     trial.becomes_trusted().await;
     trial.ends().await;
 }
@@ -31,7 +31,7 @@ async fn a_primary_that_stands_still_and_wakes_up_replaced_serves_nothing_stale(
     servers[primary].pause().await;
     trial.loses_the_last_moment();
     trial.noticed_by(&ALL_FOUR).await;
-    servers.settled().await;
+    servers.replace(primary).await;
     trial.becomes_trusted().await;
     servers[primary].resume().await;
     servers.settled().await;

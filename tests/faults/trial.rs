@@ -32,6 +32,9 @@ pub(crate) const ALL_FOUR: [usize; 4] = [0, 1, 2, 3];
 /// They are numbered from 0.
 pub(crate) const KEYS: u64 = 12;
 
+/// What a server acknowledges just before it dies, its replica may not have got.
+pub(crate) const LAST_MOMENT: Duration = Duration::from_millis(200);
+
 /// Long enough for a stale copy to show that it outlives the bound.
 const AFTERWARDS: Duration = Duration::from_millis(1_200);
 
@@ -221,7 +224,7 @@ impl Trial {
 
     /// A server that dies takes with it what it had acknowledged just before and its replica has not got.
     pub(crate) fn loses_the_last_moment(&mut self) {
-        self.loses_what_was_acknowledged_since(self.broke_at.saturating_sub(Duration::from_millis(200)));
+        self.loses_what_was_acknowledged_since(self.broke_at.saturating_sub(LAST_MOMENT));
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -327,7 +330,8 @@ impl Trial {
             self.remarks.concat(),
         );
         let violations = report.violations(BOUND);
-        assert_eq!(violations.first(), None, "the worst of {}", violations.len());
+        let (count, broke_at) = (violations.len(), self.broke_at);
+        assert_eq!(violations.first(), None, "the worst of {count}; broken at {broke_at:?}, {:?}", self.lost);
         assert!(report.reads() > 200 && report.writes() > 20, "too little was done to prove anything");
         Verdict { failed_reads, queued, refused, trust_was_kept: self.trust_was_kept() }
     }

@@ -13,6 +13,8 @@ mod view;
 
 /// How many keys of a slot are moved at a time.
 const BATCH: &str = "100";
+/// Whether a replica leaves its primary alone, however long that is silent.
+const NO_FAILOVER: &str = "cluster-replica-no-failover";
 
 /// A Redis Cluster of the test's own: three primaries with a replica each, on free loopback ports.
 ///
@@ -20,9 +22,9 @@ const BATCH: &str = "100";
 /// restart. What they are at the moment is asked from them: [`primaries`](Self::primaries),
 /// [`replica_of`](Self::replica_of), [`owner_of_slot`](Self::owner_of_slot).
 ///
-/// A server that comes up again, also [empty](RedisServer::restart_empty), is the member that it was. A primary that is
-/// silent for 2 seconds is replaced by its replica, and until then the whole cluster refuses commands; wait with
-/// [`settled`](Self::settled).
+/// A server that comes up again, also [empty](RedisServer::restart_empty), is the member that it was. When a primary is
+/// silent for 2 seconds, the whole cluster refuses commands until that speaks again, or its replica is told to
+/// [`replace`](Self::replace) it.
 ///
 /// # Leaves nothing behind
 ///
@@ -45,7 +47,7 @@ const BATCH: &str = "100";
 /// assert!(cluster[owner].command(&["SET", "key", "value"]).await.is_ok());
 ///
 /// cluster[owner].kill().await;
-/// cluster.settled().await;
+/// assert_eq!(cluster.replace(owner).await, replica);
 /// assert_eq!(cluster.owner_of_slot(slot).await, replica);
 /// # }
 /// ```
@@ -135,6 +137,16 @@ impl RedisCluster {
         replica
     }
 
+    /// Has the replica of a primary that was killed or paused take its place after two seconds of silence, and returns
+    /// that replica when the cluster has [settled](Self::settled).
+    pub async fn replace(&self, primary: usize) -> usize {
+        let replica = self.replica_of(primary).await;
+        self[replica].obey(&["CONFIG", "SET", NO_FAILOVER, "no"]).await;
+        self.settled().await;
+        self[replica].obey(&["CONFIG", "SET", NO_FAILOVER, "yes"]).await;
+        replica
+    }
+
     /// Moves `slot` with its keys to server `to`, while clients use it, and returns when the cluster has
     /// [settled](Self::settled).
     ///
@@ -195,8 +207,6 @@ impl RedisCluster {
 
     /// Waits until all servers that are awake know each other, agree on who owns which slot and is whose replica, and
     /// find their cluster in order; each slot is owned by one of them; and each replica is linked to its primary.
-    ///
-    /// So after a primary was killed or paused, this waits for its replica to be promoted.
     pub async fn settled(&self) {
         in_the_end("the cluster settles", || self.is_settled()).await;
     }

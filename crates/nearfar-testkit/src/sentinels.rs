@@ -12,12 +12,19 @@ const NAME: &str = "nearfar";
 /// Of three sentinels.
 const QUORUM: u16 = 2;
 
+/// How many milliseconds a primary may be silent. On a busy machine a second passes soon, and a primary that is well
+/// must not be replaced because of it.
+const PATIENT: &str = "20000";
+/// Where it is known to be silent.
+const IMPATIENT: &str = "1000";
+
 /// A primary, two replicas of it, and three sentinels that watch them, on free loopback ports.
 ///
 /// The servers are known by index: `sentinels[0]` is a [`RedisServer`], at first the primary. Who is now is asked from
-/// the sentinels: [`primary`](Self::primary). A primary that is silent for 1 second is replaced, which takes some 3
-/// seconds, or up to 10 more if the one before was replaced just now; wait with [`settled`](Self::settled). One that
-/// comes back is made a replica after some 6 seconds, or 11 on Redis 6.2.
+/// the sentinels: [`primary`](Self::primary). A primary that is silent for 20 seconds is replaced, or in some 3 seconds
+/// with [`replace`](Self::replace). One that comes back is made a replica after some 6 seconds, or 11 on Redis 6.2.
+///
+/// When a test fails, it prints what all of them have logged.
 ///
 /// # Leaves nothing behind
 ///
@@ -38,8 +45,8 @@ const QUORUM: u16 = 2;
 /// assert!(sentinels[old].command(&["SET", "key", "value"]).await.is_ok());
 ///
 /// sentinels[old].kill().await;
-/// sentinels.settled().await;
-/// assert_ne!(sentinels.primary().await, old);
+/// let new = sentinels.replace(old).await;
+/// assert_ne!(new, old);
 /// # }
 /// ```
 #[derive(Debug)]
@@ -89,6 +96,16 @@ impl Sentinels {
         (0..self.servers.len()).max_by_key(|&index| votes(index)).unwrap_or_default()
     }
 
+    /// Has the sentinels replace a primary that was killed or paused after a second of silence, or up to 10 more if the
+    /// one before was replaced just now; and returns the new one when all have [settled](Self::settled).
+    pub async fn replace(&self, old: usize) -> usize {
+        self.give_up_after(IMPATIENT).await;
+        self.all_name_another_than(old).await;
+        self.give_up_after(PATIENT).await;
+        self.settled().await;
+        self.primary().await
+    }
+
     /// Has the sentinels replace a primary that is well (`SENTINEL FAILOVER`), and returns the new one when all have
     /// [settled](Self::settled).
     ///
@@ -98,20 +115,29 @@ impl Sentinels {
         let old = self.primary().await;
         let reply = self.awake_sentinel().command(&["SENTINEL", "FAILOVER", NAME]).await;
         assert_ok(&reply);
+        self.all_name_another_than(old).await;
+        self.settled().await;
+        self.primary().await
+    }
+
+    async fn give_up_after(&self, milliseconds: &str) {
+        for sentinel in self.awake_sentinels() {
+            let set = ["SENTINEL", "SET", NAME, "down-after-milliseconds", milliseconds];
+            assert_ok(&sentinel.command(&set).await);
+        }
+    }
+
+    async fn all_name_another_than(&self, old: usize) {
         in_the_end("the sentinels name another", || async {
             let named = self.named().await;
             named.iter().all(|&index| index.is_some_and(|index| index != old))
         })
         .await;
-        self.settled().await;
-        self.primary().await
     }
 
     /// Waits until all sentinels that are awake name the same server; it is awake and knows that it is the primary; the
     /// others that are awake follow it; and each sentinel knows enough others for a failover, sees all those
     /// replicas, and could promote one.
-    ///
-    /// So after the primary was killed or paused, this waits for another.
     pub async fn settled(&self) {
         in_the_end("the sentinels settle", || self.is_settled()).await;
     }
@@ -201,6 +227,17 @@ impl Sentinels {
     }
 }
 
+/// Of a test that fails, it tells what the servers and the sentinels went through.
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for server in self.servers.iter().chain(&self.sentinels) {
+                println!("--- {}\n{}", server.port(), server.log());
+            }
+        }
+    }
+}
+
 impl Index<usize> for Sentinels {
     type Output = RedisServer;
 
@@ -222,7 +259,7 @@ fn replicating() -> RedisServerBuilder {
 fn watching(address: &str) -> RedisServerBuilder {
     RedisServerBuilder::sentinel()
         .arg("sentinel", &format!("monitor {NAME} {address} {QUORUM}"))
-        .arg("sentinel", &format!("down-after-milliseconds {NAME} 1000"))
+        .arg("sentinel", &format!("down-after-milliseconds {NAME} {PATIENT}"))
         // A promotion is looked for once a second, over a link that it has cut: two seconds are too few on a busy
         // machine. After a failure, or a failover, twice the time passes before the next.
         .arg("sentinel", &format!("failover-timeout {NAME} 5000"))

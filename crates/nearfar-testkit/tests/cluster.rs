@@ -53,7 +53,7 @@ async fn a_killed_primary_is_replaced_by_its_replica_and_comes_back_as_one() {
     replicated(&cluster[primary]).await;
 
     cluster[primary].kill().await;
-    cluster.settled().await;
+    assert_eq!(cluster.replace(primary).await, replica);
     assert_eq!(cluster.owner_of_slot(cluster.slot_of("key").await).await, replica);
     assert_eq!(get(&cluster[replica], "key").await.as_deref(), Some("value"));
 
@@ -67,7 +67,7 @@ async fn a_paused_primary_that_wakes_up_late_is_demoted() {
     let cluster = RedisCluster::start().await;
     let (primary, replica) = pair_of(&cluster, "key").await;
     cluster[primary].pause().await;
-    cluster.settled().await;
+    cluster.replace(primary).await;
     set(&cluster[replica], "key", "value").await;
 
     cluster[primary].resume().await;

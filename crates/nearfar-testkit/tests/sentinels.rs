@@ -46,8 +46,7 @@ async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
     let mut sentinels = Sentinels::start().await;
     set(&sentinels[0], "key", "value", 2).await;
     sentinels[0].kill().await;
-    sentinels.settled().await;
-    let new = sentinels.primary().await;
+    let new = sentinels.replace(0).await;
     assert_ne!(new, 0);
     assert_eq!(get(&sentinels[new], "key").await.as_deref(), Some("value"));
 
@@ -60,8 +59,7 @@ async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
 async fn a_paused_primary_is_replaced_and_wakes_up_to_be_a_replica() {
     let sentinels = Sentinels::start().await;
     sentinels[0].pause().await;
-    sentinels.settled().await;
-    let new = sentinels.primary().await;
+    let new = sentinels.replace(0).await;
     assert_ne!(new, 0);
     set(&sentinels[new], "key", "value", 1).await;
 

@@ -1,6 +1,6 @@
 //! How a cluster comes to be.
 
-use super::{ClusterServer, RedisCluster, RedisClusterBuilder};
+use super::{ClusterServer, NO_FAILOVER, RedisCluster, RedisClusterBuilder};
 use crate::clock::in_the_end;
 use crate::proxy::FaultProxy;
 use crate::server::RedisServer;
@@ -16,6 +16,8 @@ impl RedisClusterBuilder {
             // Beside the folder of the data, so that a server that has lost these is still the same member.
             .arg("cluster-config-file", "../nodes.conf")
             .arg("cluster-node-timeout", "2000")
+            // On a busy machine, a primary that is well may be silent for so long.
+            .arg(NO_FAILOVER, "yes")
             .arg("cluster-announce-ip", "127.0.0.1")
             .arg("repl-diskless-sync", "yes")
             .arg("repl-diskless-sync-delay", "0");
