@@ -1,67 +1,10 @@
 //! One load per key per node.
 
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use futures_util::future::{BoxFuture, join_all};
 use nearfar::{Cache, Codec, CodecError, Error, ErrorKind, Tier};
-use nearfar_tests::{Valve, on_every_backend};
+use nearfar_tests::on_every_backend;
 
-#[derive(Debug, PartialEq)]
-struct Broken(&'static str);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Broken {}
-
-/// An origin that counts its loads and can be stopped in the middle of one.
-#[derive(Clone, Default)]
-struct Origin {
-    loads: Arc<AtomicU64>,
-    loading: Valve,
-}
-
-impl Origin {
-    fn load(&self) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
-        let origin = self.clone();
-        |_| {
-            Box::pin(async move {
-                let load = origin.loads.fetch_add(1, Ordering::SeqCst) + 1;
-                origin.loading.pass().await;
-                Ok(format!("load {load}"))
-            })
-        }
-    }
-
-    fn fail(&self) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
-        let load = self.load();
-        |key| {
-            Box::pin(async move {
-                load(key).await?;
-                Err(Broken("no database"))
-            })
-        }
-    }
-
-    fn panic(&self) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
-        let load = self.load();
-        |key| {
-            Box::pin(async move {
-                load(key).await?;
-                panic!("a bug in the loader")
-            })
-        }
-    }
-
-    fn loads(&self) -> u64 {
-        self.loads.load(Ordering::SeqCst)
-    }
-}
+use crate::origin::{Broken, Origin};
 
 /// A codec with a bug.
 struct Bomb;

@@ -416,7 +416,7 @@ impl Node {
 
     fn apply(&mut self, message: &Message) {
         match &message.body {
-            MessageBody::Keys(keys) => {
+            MessageBody::Keys(keys) | MessageBody::Expired(keys) => {
                 for key in keys {
                     self.settle(key_of(key), message.sequence);
                 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use nearfar::backend::{Beat, L2Error, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment, NodeId,
-    Partition, PartitionId, Version,
+    BeatReply, Change, Effect, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment,
+    NodeId, Partition, PartitionId, Version,
 };
 
 use crate::database::Value;
@@ -133,7 +133,7 @@ impl State {
 
     fn duties_of(&self, index: u16, change: &Change) -> Vec<Duty> {
         let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
-        if change.clears {
+        if change.effect == Effect::Clear {
             return self.keys_in(index).map(invalidated).collect();
         }
         let duty = |write: &KeyWrite| {
@@ -221,5 +221,9 @@ fn value_of(envelope: &Bytes) -> Option<Value> {
 fn describe(change: &Change) -> String {
     let values: Vec<_> =
         change.writes.iter().map(|write| (key_of(&write.key), value_of(&write.envelope))).collect();
-    if change.clears { format!("{:?}", MessageBody::Clear) } else { format!("writes {values:?}") }
+    if change.effect == Effect::Clear {
+        format!("{:?}", MessageBody::Clear)
+    } else {
+        format!("{:?}s {values:?}", change.effect)
+    }
 }

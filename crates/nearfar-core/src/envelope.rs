@@ -52,7 +52,7 @@ impl Kind {
 /// ```
 /// use nearfar_core::{Moment, Stamp, Version};
 ///
-/// let stamp = Stamp { version: Version::new(9), written_at: Moment::from_micros(7) };
+/// let stamp = Stamp { version: Version::new(9), written_at: Moment::from_micros(7), expired: false };
 /// assert_eq!(stamp.version.number(), 9);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +61,26 @@ pub struct Stamp {
     pub version: Version,
     /// When it was stored, on L2's clock.
     pub written_at: Moment,
+    /// Whether it was declared stale since, by the change of that version.
+    pub expired: bool,
+}
+
+impl Stamp {
+    /// The highest bit of written-at: no clock gets there.
+    const EXPIRED: u64 = 1 << 63;
+
+    fn to_wire(self) -> [u64; 2] {
+        let expired = if self.expired { Self::EXPIRED } else { 0 };
+        [self.version.number(), self.written_at.micros() & !Self::EXPIRED | expired]
+    }
+
+    fn from_wire([version, written_at]: [u64; 2]) -> Self {
+        Self {
+            version: Version::new(version),
+            written_at: Moment::from_micros(written_at & !Self::EXPIRED),
+            expired: written_at & Self::EXPIRED != 0,
+        }
+    }
 }
 
 /// What the writer of an envelope decides; see `docs/wire-format.md` for each byte.
@@ -121,7 +141,7 @@ impl EnvelopeHeader {
 ///
 /// let header = EnvelopeHeader { codec: 1, ..EnvelopeHeader::of(Kind::Value) };
 /// let unstamped = Envelope::encode(&header, &Bytes::new(), b"payload");
-/// let stamp = Stamp { version: Version::new(5), written_at: Moment::from_micros(70) };
+/// let stamp = Stamp { version: Version::new(5), written_at: Moment::from_micros(70), expired: false };
 ///
 /// let envelope = Envelope::decode(&Envelope::stamped(&unstamped, stamp)).unwrap();
 /// assert_eq!(envelope.stamp, stamp);
@@ -176,10 +196,21 @@ impl Envelope {
     pub fn stamped(unstamped: &[u8], stamp: Stamp) -> Bytes {
         let mut out = unstamped.to_vec();
         if let Some(place) = out.get_mut(Self::STAMP_AT) {
-            place[..8].copy_from_slice(&stamp.version.number().to_be_bytes());
-            place[8..].copy_from_slice(&stamp.written_at.micros().to_be_bytes());
+            let [version, written_at] = stamp.to_wire();
+            place[..8].copy_from_slice(&version.to_be_bytes());
+            place[8..].copy_from_slice(&written_at.to_be_bytes());
         }
         out.into()
+    }
+
+    /// The same envelope, declared stale by a change; `None` if it is not that of a value that is alive, for which see
+    /// [`Head::covers`](crate::Head::covers).
+    pub fn expired(bytes: &[u8], is_alive: impl FnOnce(Version) -> bool, by: Version) -> Option<Bytes> {
+        let version = Self::peek_version(bytes).filter(|version| is_alive(*version))?;
+        let is_value = Kind::from_wire(*bytes.get(3)?)? == Kind::Value;
+        let written_at = BytesIn::new(bytes.get(16..)?).u64()?;
+        let stamp = Stamp { version: by, expired: true, ..Stamp::from_wire([version.number(), written_at]) };
+        is_value.then(|| Self::stamped(bytes, stamp))
     }
 
     /// The stamped version, without looking at the rest; `None` if these are not the first bytes of an envelope. Every
@@ -234,8 +265,7 @@ struct Fixed {
 impl Fixed {
     fn read(input: &mut BytesIn<'_>) -> Option<Self> {
         let (kind, codec, compression, tag_count) = (input.u8()?, input.u8()?, input.u8()?, input.u16()?);
-        let stamp =
-            Stamp { version: Version::new(input.u64()?), written_at: Moment::from_micros(input.u64()?) };
+        let stamp = Stamp::from_wire([input.u64()?, input.u64()?]);
         let header = EnvelopeHeader {
             kind: Kind::Value,
             codec,

@@ -11,6 +11,7 @@ const FORMAT: u8 = 1;
 
 const KIND_KEYS: u8 = 1;
 const KIND_CLEAR: u8 = 2;
+const KIND_EXPIRED: u8 = 3;
 
 /// Which node sent something; drawn at random when a node starts.
 ///
@@ -60,13 +61,15 @@ pub enum MessageBody {
     Keys(Vec<Bytes>),
     /// Every entry with a smaller version is dead.
     Clear,
+    /// These keys were declared stale: copies with a smaller version are good for nothing but a fallback.
+    Expired(Vec<Bytes>),
 }
 
 impl MessageBody {
     /// The keys it names.
     pub fn keys(&self) -> &[Bytes] {
         match self {
-            Self::Keys(keys) => keys,
+            Self::Keys(keys) | Self::Expired(keys) => keys,
             Self::Clear => &[],
         }
     }
@@ -116,6 +119,7 @@ impl Message {
         let kind = match body {
             MessageBody::Keys(_) => KIND_KEYS,
             MessageBody::Clear => KIND_CLEAR,
+            MessageBody::Expired(_) => KIND_EXPIRED,
         };
         out.extend(MESSAGE_MAGIC);
         out.extend([FORMAT, kind]);
@@ -159,6 +163,7 @@ impl Message {
         let body = match kind {
             KIND_KEYS => MessageBody::Keys(read_keys(input, frame, count)?),
             KIND_CLEAR if count == 0 => MessageBody::Clear,
+            KIND_EXPIRED => MessageBody::Expired(read_keys(input, frame, count)?),
             _ => return Some(Err(FrameError::UnknownKind { kind })),
         };
         Some(Ok(Self { sequence, previous, origin, body }))

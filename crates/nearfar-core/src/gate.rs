@@ -82,7 +82,7 @@ struct Stripe {
 /// let raised = gate.raise(b"key", Version::new(4));
 /// assert!(before < raised.height() && raised.height() < Height::TOP);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Height(u64);
 
 impl Height {

@@ -47,7 +47,7 @@ pub use gates::{Gates, LookUp};
 pub use moment::Moment;
 pub use namespace::{Namespace, NamespaceError};
 pub use outbox::{Batch, Outbox, Setback};
-pub use partition::{BeatReply, Change, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
+pub use partition::{BeatReply, Change, Effect, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
 pub use partition_id::PartitionId;
 pub use remote_clock::RemoteClock;
 pub use version::Version;

@@ -73,45 +73,72 @@ pub struct KeyWrite {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Change {
-    /// The keys that get a new envelope.
+    /// The keys that it is about.
     pub writes: Vec<KeyWrite>,
-    /// Whether the floor rises, which kills every older entry.
-    pub clears: bool,
+    /// What it does to them, or to all.
+    pub effect: Effect,
     /// The unstamped message that tells the others.
     pub message: Bytes,
     /// L2 refuses to act after this moment of its own clock.
     pub deadline: Moment,
 }
 
+/// What a change does.
+///
+/// ```
+/// assert_ne!(nearfar_core::Effect::Write, nearfar_core::Effect::Expire);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Its keys get new envelopes.
+    Write,
+    /// The floor rises, which kills every older entry.
+    Clear,
+    /// The values of its keys become stale. Where there is none, the key gets the envelope of the change.
+    Expire,
+}
+
 impl Change {
     /// Stores an envelope under a key.
     pub fn set(origin: NodeId, write: KeyWrite) -> Self {
-        Self::of_keys(origin, vec![write])
+        Self::of_keys(origin, Effect::Write, vec![write])
     }
 
     /// Leaves tombstones under these keys for the fence window.
     pub fn invalidate(origin: NodeId, keys: Vec<Bytes>, fence_window: Duration) -> Self {
-        let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &Bytes::new(), &[]);
-        let bury = |key| KeyWrite { key, envelope: tombstone.clone(), keep: Some(fence_window) };
-        Self::of_keys(origin, keys.into_iter().map(bury).collect())
+        Self::of_keys(origin, Effect::Write, tombstones(keys, fence_window))
+    }
+
+    /// Declares what is stored under these keys stale. It stays for as long as it would have, and at least for the fence
+    /// window.
+    pub fn expire(origin: NodeId, keys: Vec<Bytes>, fence_window: Duration) -> Self {
+        Self::of_keys(origin, Effect::Expire, tombstones(keys, fence_window))
     }
 
     /// Kills every entry so far.
     pub fn clear(origin: NodeId) -> Self {
         let message = Message::encode(origin, &MessageBody::Clear);
-        Self { writes: Vec::new(), clears: true, message, deadline: Moment::NEVER }
+        Self { writes: Vec::new(), effect: Effect::Clear, message, deadline: Moment::NEVER }
     }
 
-    fn of_keys(origin: NodeId, writes: Vec<KeyWrite>) -> Self {
+    fn of_keys(origin: NodeId, effect: Effect, writes: Vec<KeyWrite>) -> Self {
         let keys = writes.iter().map(|write| write.key.clone()).collect();
-        let message = Message::encode(origin, &MessageBody::Keys(keys));
-        Self { writes, clears: false, message, deadline: Moment::NEVER }
+        let body =
+            if effect == Effect::Expire { MessageBody::Expired(keys) } else { MessageBody::Keys(keys) };
+        let message = Message::encode(origin, &body);
+        Self { writes, effect, message, deadline: Moment::NEVER }
     }
 
     /// The same change, to be refused after this moment of L2's clock.
     pub fn by(self, deadline: Moment) -> Self {
         Self { deadline, ..self }
     }
+}
+
+fn tombstones(keys: Vec<Bytes>, fence_window: Duration) -> Vec<KeyWrite> {
+    let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &Bytes::new(), &[]);
+    let bury = |key| KeyWrite { key, envelope: tombstone.clone(), keep: Some(fence_window) };
+    keys.into_iter().map(bury).collect()
 }
 
 /// A proposed write of a loaded value: stored only if nothing newer is there. Not a change of truth, never broadcast.
@@ -243,10 +270,12 @@ impl Partition {
         }
         let head = self.head_or_begin(now);
         let version = head.next(now);
-        let floor = if change.clears { version } else { head.floor };
+        let floor = if change.effect == Effect::Clear { version } else { head.floor };
         self.head = Some(Head { sequence: version, floor });
         for write in &change.writes {
-            self.store(now, write, version);
+            if change.effect != Effect::Expire || !self.expire(now, head, write, version) {
+                self.store(now, write, version);
+            }
         }
         let message = Message::stamped(&change.message, version, head.sequence);
         self.log.push_back((version, message.clone()));
@@ -321,8 +350,24 @@ impl Partition {
         self.entries.get(key).filter(|stored| now < stored.expires_at).map(|stored| &stored.envelope)
     }
 
+    /// Whether there was a value to be declared stale.
+    fn expire(&mut self, now: Moment, head: Head, write: &KeyWrite, version: Version) -> bool {
+        let Some(stored) = self.entries.get_mut(&write.key).filter(|stored| now < stored.expires_at) else {
+            return false;
+        };
+        let Some(envelope) = Envelope::expired(&stored.envelope, |present| head.covers(present), version)
+        else {
+            return false;
+        };
+        stored.envelope = envelope;
+        let kept_until = write.keep.map_or(Moment::NEVER, |keep| now + keep);
+        stored.expires_at = stored.expires_at.max(kept_until);
+        true
+    }
+
     fn store(&mut self, now: Moment, write: &KeyWrite, version: Version) {
-        let envelope = Envelope::stamped(&write.envelope, Stamp { version, written_at: now });
+        let stamp = Stamp { version, written_at: now, expired: false };
+        let envelope = Envelope::stamped(&write.envelope, stamp);
         let expires_at = write.keep.map_or(Moment::NEVER, |keep| now + keep);
         self.entries.insert(write.key.clone(), Stored { envelope, expires_at });
         if self.entries.len() > self.sweep_at {

@@ -39,13 +39,17 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn stamps()((version, written_at) in any::<(u64, u64)>()) -> Stamp {
-        Stamp { version: Version::new(version), written_at: Moment::from_micros(written_at) }
+    fn stamps()((version, written_at, expired) in (any::<u64>(), 0..1u64 << 63, any::<bool>())) -> Stamp {
+        Stamp { version: Version::new(version), written_at: Moment::from_micros(written_at), expired }
     }
 }
 
 fn bodies() -> impl Strategy<Value = MessageBody> {
-    prop_oneof![prop::collection::vec(bytes(40), 0..20).prop_map(MessageBody::Keys), Just(MessageBody::Clear)]
+    prop_oneof![
+        prop::collection::vec(bytes(40), 0..20).prop_map(MessageBody::Keys),
+        prop::collection::vec(bytes(40), 0..20).prop_map(MessageBody::Expired),
+        Just(MessageBody::Clear)
+    ]
 }
 
 proptest! {

@@ -48,6 +48,7 @@ fn the_envelope_of_a_value() {
     let stamp = Stamp {
         version: Version::new(1_760_000_000_000_001),
         written_at: Moment::from_micros(1_760_000_000_250_000),
+        expired: false,
     };
     let payload = Bytes::from_static(b"\x82\xa4name\xa3Ada\xa6logins\x03");
     check_envelope("envelope-value", &Envelope { header, stamp, tags: Bytes::new(), payload });
@@ -58,6 +59,7 @@ fn the_envelope_of_a_tombstone() {
     let stamp = Stamp {
         version: Version::new(1_760_000_001_000_000),
         written_at: Moment::from_micros(1_760_000_001_000_000),
+        expired: false,
     };
     let header = EnvelopeHeader::tombstone();
     check_envelope(

@@ -130,3 +130,56 @@ fn the_log_keeps_the_last_messages_and_the_list_the_live_nodes() {
     partition.leave(NodeId::new(2));
     assert_eq!(partition.nodes().collect::<Vec<_>>(), [(NodeId::new(3), at(61))]);
 }
+
+fn expiry(key: &'static str) -> Change {
+    Change::expire(NODE, vec![key.into()], KEEP)
+}
+
+fn stored(partition: &Partition, now: Moment, key: &'static str) -> Option<Envelope> {
+    let bytes = partition.read(now, key.as_bytes()).envelope?;
+    Some(Envelope::decode(&bytes).unwrap())
+}
+
+#[test]
+fn a_value_that_is_declared_stale_stays_and_fences() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(1), &Change::set(NODE, write("k")));
+    let (version, frame) = partition.change(at(2), &expiry("k")).unwrap();
+    assert_eq!(Message::decode(&frame).unwrap().body, MessageBody::Expired(vec!["k".into()]));
+    let stale = stored(&partition, at(2), "k").unwrap();
+    assert_eq!((stale.header.kind, &stale.payload[..]), (Kind::Value, &b"v"[..]));
+    assert_eq!((stale.stamp.version, stale.stamp.written_at, stale.stamp.expired), (version, at(1), true));
+    let older = Version::new(version.number() - 1);
+    assert_eq!(partition.fill(at(2), &fill("k", older)), FillOutcome::Refused);
+    assert_eq!(partition.fill(at(2), &fill("k", version)), FillOutcome::Stored);
+    assert!(!stored(&partition, at(2), "k").unwrap().stamp.expired);
+}
+
+#[test]
+fn what_is_declared_stale_stays_for_as_long_as_it_would_have_and_for_the_window_at_least() {
+    let mut partition = Partition::new(10);
+    let short = KeyWrite { keep: Some(Duration::from_secs(1)), ..write("short") };
+    let long = KeyWrite { keep: Some(2 * KEEP), ..write("long") };
+    change(&mut partition, at(0), &Change::set(NODE, short));
+    change(&mut partition, at(0), &Change::set(NODE, long));
+    for key in ["short", "long"] {
+        change(&mut partition, at(0), &expiry(key));
+    }
+    let window = KEEP.as_secs();
+    assert!(stored(&partition, at(window - 1), "short").is_some());
+    assert!(stored(&partition, at(window), "short").is_none());
+    assert!(stored(&partition, at(2 * window - 1), "long").is_some());
+    assert!(stored(&partition, at(2 * window), "long").is_none());
+}
+
+#[test]
+fn what_is_no_living_value_is_buried_when_it_is_declared_stale() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(0), &Change::set(NODE, write("cleared")));
+    change(&mut partition, at(1), &Change::clear(NODE));
+    change(&mut partition, at(1), &invalidation("wrong"));
+    for key in ["cleared", "wrong", "missing"] {
+        change(&mut partition, at(2), &expiry(key));
+        assert_eq!(stored(&partition, at(2), key).unwrap().header.kind, Kind::Tombstone, "{key}");
+    }
+}

@@ -11,8 +11,8 @@ use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{Key, Value};
 use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Echo, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId, PartitionId,
-    Snapshot, Version,
+    BeatReply, Change, Echo, Effect, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId,
+    PartitionId, Snapshot, Version,
 };
 
 use crate::doctor::Finding;
@@ -277,7 +277,7 @@ fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Va
     let mut keys = vec![names.head(), names.log()];
     let mut args: Vec<Value> = vec![
         decimal(change.deadline.micros()),
-        decimal(change.clears.into()),
+        effect_word(change.effect),
         names.bus().into(),
         // Redis counts in signed numbers.
         decimal(log_len.min(i64::MAX as u64)),
@@ -288,6 +288,15 @@ fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Va
         args.extend([write.envelope.clone().into(), keep_millis(write.keep)]);
     }
     (keys, args)
+}
+
+fn effect_word(effect: Effect) -> Value {
+    let word = match effect {
+        Effect::Write => "write",
+        Effect::Clear => "clear",
+        Effect::Expire => "expire",
+    };
+    word.into()
 }
 
 fn beat_call(names: &Keys, beat: &Beat) -> (Vec<Key>, Vec<Value>) {

@@ -7,9 +7,9 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{NODE, beat, fill, invalidate, key, namespace, pair, partition, set, stored};
+use common::{NODE, WINDOW, beat, fill, invalidate, key, namespace, pair, partition, set, stored};
 use nearfar_core::backend::{Beat, Bus, L2, L2Error, ServerId, Settings};
-use nearfar_core::{Change, FillOutcome, KeyWrite, Kind, Moment, NodeId, Version};
+use nearfar_core::{Change, Envelope, EnvelopeHeader, FillOutcome, KeyWrite, Kind, Moment, NodeId, Version};
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::{RedisServer, Reply, eventually};
 
@@ -367,5 +367,73 @@ async fn many_operations_at_once_all_get_their_turn() {
     }
     while let Some(outcome) = tasks.join_next().await {
         outcome.unwrap().unwrap();
+    }
+}
+
+fn expire(name: &'static str) -> Change {
+    Change::expire(NODE, vec![key(name)], WINDOW)
+}
+
+fn of_lifetime(name: &'static str, ttl: Option<Duration>, grace: Duration) -> Change {
+    let header = EnvelopeHeader { ttl, grace, ..EnvelopeHeader::of(Kind::Value) };
+    let envelope = Envelope::encode(&header, &Bytes::new(), b"old");
+    let keep = ttl.map(|ttl| (ttl + grace).max(WINDOW));
+    Change::set(NODE, KeyWrite { key: key(name), envelope, keep })
+}
+
+#[tokio::test]
+async fn a_value_that_is_declared_stale_stays_and_fences() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    let first = l2.change(&partition(), set("k", b"old")).await.unwrap();
+    let written_at = stored(&l2, "k").await.unwrap().stamp.written_at;
+    let version = l2.change(&partition(), expire("k")).await.unwrap();
+    let stale = stored(&l2, "k").await.unwrap();
+    assert_eq!((stale.header.kind, &stale.payload[..]), (Kind::Value, &b"old"[..]));
+    assert_eq!(
+        (stale.stamp.version, stale.stamp.written_at, stale.stamp.expired),
+        (version, written_at, true)
+    );
+    let again = l2.change(&partition(), expire("k")).await.unwrap();
+    let stale = stored(&l2, "k").await.unwrap();
+    assert_eq!((stale.stamp.version, stale.stamp.written_at, stale.stamp.expired), (again, written_at, true));
+
+    let fill_of = async |base| l2.fill(&partition(), fill("k", b"new", base)).await.unwrap();
+    assert_eq!(fill_of(first).await, FillOutcome::Refused);
+    assert_eq!(fill_of(again).await, FillOutcome::Stored);
+    assert!(!stored(&l2, "k").await.unwrap().stamp.expired);
+}
+
+#[tokio::test]
+async fn what_is_declared_stale_stays_for_as_long_as_it_would_have_and_for_the_window_at_least() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    let second = Duration::from_secs(1);
+    let lifetimes = [
+        ("short", Some(second), second, 30..=60),
+        ("long", Some(100 * second), 20 * second, 90..=120),
+        ("endless", None, Duration::ZERO, -1..=-1),
+    ];
+    for (name, ttl, grace, left) in lifetimes {
+        l2.change(&partition(), of_lifetime(name, ttl, grace)).await.unwrap();
+        l2.change(&partition(), expire(name)).await.unwrap();
+        assert!(stored(&l2, name).await.unwrap().stamp.expired, "{name}");
+        let seconds = server.command(&["TTL", &format!("{{users.0}}:{name}")]).await.int().unwrap();
+        assert!(left.contains(&seconds), "{name}: {seconds}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_living_value_is_buried_when_it_is_declared_stale() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    l2.change(&partition(), set("cleared", b"old")).await.unwrap();
+    l2.change(&partition(), Change::clear(NODE)).await.unwrap();
+    l2.change(&partition(), invalidate("wrong")).await.unwrap();
+    server.command(&["SET", "{users.0}:foreign", "bytes of another program"]).await;
+    server.command(&["LPUSH", "{users.0}:list", "x"]).await;
+    for name in ["cleared", "wrong", "missing", "foreign", "list"] {
+        l2.change(&partition(), expire(name)).await.unwrap();
+        assert_eq!(stored(&l2, name).await.unwrap().header.kind, Kind::Tombstone, "{name}");
     }
 }

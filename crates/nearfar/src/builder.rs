@@ -72,6 +72,29 @@ where
         self
     }
 
+    /// How long past its ttl a value may still be served, stale, when a load fails. It is kept in both tiers for so much
+    /// longer. What was invalidated is not served, however long its grace; what was [expired](Cache::expire) is.
+    /// Defaults to 0: nothing stale is served unless you say for how long it is better than an error.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.options.grace = grace;
+        self
+    }
+
+    /// For how long past its ttl, within `grace`, a value is served at once to callers with a loader, while one load
+    /// runs in the background. Later, callers wait for the load. Defaults to 0: callers wait, which keeps what they get
+    /// fresh. `Duration::MAX` is for all of `grace`.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.options.stale_while_revalidate = window;
+        self
+    }
+
+    /// After a failed load, how long a stale value is served without another try, per key. Defaults to 1 s: a dead
+    /// origin is asked once a second and key, and one that is back is noticed as soon.
+    pub fn retry_interval(mut self, interval: Duration) -> Self {
+        self.options.retry_interval = interval;
+        self
+    }
+
     /// Shortens each value's ttl by a random share of up to this fraction, so that values written together do not
     /// expire together. Defaults to 0.
     pub fn jitter(mut self, fraction: f64) -> Self {

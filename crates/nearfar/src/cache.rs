@@ -190,6 +190,37 @@ where
         self.engine.invalidate(key, encoded).await
     }
 
+    /// Declares whatever is cached of a key stale, on every node: from now on it is a miss, but serves as a fallback for as
+    /// long as it would have with its [`grace`](crate::CacheBuilder::grace). For a value that may be old but is not wrong.
+    ///
+    /// # Consistency, errors, cancel safety
+    /// As [`set`](Self::set). What is queued is an invalidation, which leaves no fallback.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use std::time::Duration;
+    /// # let nearfar = nearfar::Nearfar::in_process();
+    /// let names: nearfar::Cache<String, u8> = nearfar.cache("names").grace(Duration::from_secs(60)).build().await?;
+    /// names.set("Ada", 36).await?;
+    /// names.expire("Ada").await?;
+    /// assert!(names.get("Ada").await?.is_none());
+    ///
+    /// let fails = |_| async { Err::<u8, _>(std::io::Error::other("no database")) };
+    /// assert_eq!(*names.get_or_load("Ada", fails).await?, 36);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn expire<Q>(&self, key: &Q) -> Result<Outcome, Error>
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        self.engine.expire(key, encoded).await
+    }
+
     /// Declares everything in the namespace wrong, on every node, in one step however many entries there are. Redis
     /// gives their memory back as they expire.
     ///
@@ -277,8 +308,8 @@ where
         Box::pin(async move {
             let encoded = key::encode(&key)?;
             match self.engine.read_l2(&key, &encoded).await? {
-                Found::Entry(entry) => Ok(Some(entry)),
-                Found::Nothing(_) => Ok(None),
+                Found::Fresh(entry) => Ok(Some(entry)),
+                Found::Stale(..) | Found::Nothing(_) => Ok(None),
             }
         })
     }

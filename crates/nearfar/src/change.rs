@@ -14,6 +14,7 @@ use crate::entry::Slot;
 use crate::error::{Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
+use crate::lifetime::{Left, Life, Lifetime};
 use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
 
@@ -40,7 +41,7 @@ where
             version,
             age_when_taken: Duration::ZERO,
             taken_at: set_at,
-            expires_at: self.l1_expiry(set_at, lifetime),
+            life: Life::new(set_at, Left::all(lifetime), self.options.l1_ttl),
             partition: part.id.index(),
             generation: ticket.generation(),
             encoded_len,
@@ -54,6 +55,11 @@ where
         let outcome = self.change_key(&key, &encoded, Operation::Invalidate, change).await?;
         self.held.counters.invalidations_sent.add(outcome.is_applied().into());
         Ok(outcome)
+    }
+
+    pub(crate) async fn expire(&self, key: K, encoded: Bytes) -> Result<Outcome, Error> {
+        let change = Change::expire(self.node().id, vec![encoded.clone()], self.options.fence_window);
+        self.change_key(&key, &encoded, Operation::Expire, change).await
     }
 
     /// All partitions at once. It is applied when it is in each of them.
@@ -87,7 +93,10 @@ where
             Ok(version) => {
                 unsettled.remember(version);
                 // This node does not wait for its own message: the caller must not read the old value now.
-                self.held.settle(key, encoded, version);
+                match doing {
+                    Operation::Expire => self.held.settle_expired(key, encoded, version, self.now()),
+                    _ => self.held.settle(key, encoded, version),
+                }
                 unsettled.acknowledged(version)
             }
             Err(cause) => unsettled.failed(cause),
@@ -107,11 +116,12 @@ where
         l2.change(&unsettled.part.id, change.by(deadline)).await.map_err(Failure::L2)
     }
 
-    pub(crate) fn header(&self, kind: Kind, lifetime: Option<Duration>) -> EnvelopeHeader {
+    pub(crate) fn header(&self, kind: Kind, lifetime: Lifetime) -> EnvelopeHeader {
         EnvelopeHeader {
             codec: self.codec.id(),
             schema: self.options.schema,
-            ttl: lifetime,
+            ttl: lifetime.ttl,
+            grace: lifetime.grace,
             ..EnvelopeHeader::of(kind)
         }
     }

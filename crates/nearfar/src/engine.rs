@@ -18,6 +18,7 @@ use crate::entry::{Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
+use crate::lifetime::{Left, Life};
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
@@ -34,17 +35,18 @@ pub(crate) struct Engine<K, V> {
 
 /// What reading L2 found.
 pub(crate) enum Found<V> {
-    Entry(Entry<V>),
+    Fresh(Entry<V>),
+    /// Something stale, when the partition stood there.
+    Stale(Arc<Slot<V>>, Option<Head>),
     /// Nothing that may be served, when the partition stood there.
     Nothing(Option<Head>),
 }
 
-/// An envelope that may be served now.
+/// An envelope that may be served now, if only as a fallback.
 struct Live {
     envelope: Envelope,
     age: Duration,
-    /// What is left of its lifetime.
-    left: Option<Duration>,
+    left: Left,
 }
 
 impl<K, V> Engine<K, V>
@@ -172,16 +174,21 @@ where
         let ticket = part.gate.ticket(encoded);
         let wrong = part.outbox.holds(encoded);
         let snapshot = self.snapshot(part, encoded).await?;
-        let slot = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
-        let Some(slot) = slot else {
+        let found = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
+        let Some((slot, is_fresh)) = found else {
             self.held.counters.misses.add(1);
             return Ok(Found::Nothing(snapshot.head));
         };
-        self.held.counters.l2_hits.add(1);
         let slot = Arc::new(slot);
-        let entry = Entry::new(Arc::clone(&slot), Tier::L2, slot.taken_at);
-        self.held.l1.admit(key.clone(), ticket, slot);
-        Ok(Found::Entry(entry))
+        self.held.l1.admit(key.clone(), ticket, Arc::clone(&slot));
+        if is_fresh {
+            self.held.counters.l2_hits.add(1);
+            let taken_at = slot.taken_at;
+            Ok(Found::Fresh(Entry::new(slot, Tier::L2, taken_at)))
+        } else {
+            self.held.counters.misses.add(1);
+            Ok(Found::Stale(slot, snapshot.head))
+        }
     }
 
     /// Whether L2 holds something for the key that may be served.
@@ -191,7 +198,7 @@ where
             return Ok(false);
         }
         let snapshot = self.snapshot(part, encoded).await?;
-        Ok(self.live(&snapshot, part, self.now()).is_some())
+        Ok(self.live(&snapshot, part, self.now()).is_some_and(|live| live.left.is_fresh()))
     }
 
     async fn snapshot(&self, part: &Part, encoded: &Bytes) -> Result<Snapshot, Error> {
@@ -202,8 +209,8 @@ where
         })
     }
 
-    /// Decodes what L2 holds; anything that cannot be served is a miss.
-    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<Slot<V>> {
+    /// Decodes what L2 holds, and tells whether it is fresh; anything that cannot be served is a miss.
+    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<(Slot<V>, bool)> {
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, part, now)?;
@@ -211,16 +218,17 @@ where
             self.held.counters.unreadable.add(1);
             return None;
         };
-        Some(Slot {
+        let slot = Slot {
             value,
             version: envelope.stamp.version,
             age_when_taken: age,
             taken_at: now,
-            expires_at: self.l1_expiry(now, left),
+            life: Life::new(now, left, self.options.l1_ttl),
             partition: part.id.index(),
             generation,
             encoded_len: weight(bytes),
-        })
+        };
+        Some((slot, left.is_fresh()))
     }
 
     fn live(&self, snapshot: &Snapshot, part: &Part, now: Moment) -> Option<Live> {
@@ -239,11 +247,9 @@ where
             return None;
         }
         // The later bound of L2's time: an entry may die a round trip early here, never late.
-        let age = part.remote.latest(now)?.since(envelope.stamp.written_at);
-        let left = match envelope.header.ttl {
-            Some(ttl) => Some(ttl.checked_sub(age).filter(|left| !left.is_zero())?),
-            None => None,
-        };
+        let now = part.remote.latest(now)?;
+        let age = now.since(envelope.stamp.written_at);
+        let left = Left::of(&envelope, age, now)?;
         Some(Live { envelope, age, left })
     }
 
@@ -254,11 +260,6 @@ where
             && header.schema == self.options.schema
             && header.compression == 0
             && header.tag_count == 0
-    }
-
-    /// Until when L1 serves a value that has so much of its lifetime left (race R24).
-    pub(crate) fn l1_expiry(&self, now: Moment, left: Option<Duration>) -> Moment {
-        now + left.map_or(self.options.l1_ttl, |left| left.min(self.options.l1_ttl))
     }
 }
 

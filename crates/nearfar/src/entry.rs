@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nearfar_core::{Moment, Version};
 
+use crate::lifetime::Life;
+
 /// Where an [`Entry`] came from.
 ///
 /// ```
@@ -18,6 +20,21 @@ pub enum Tier {
     L2,
     /// The loader: this caller's, or that of the flight it joined.
     Loader,
+}
+
+/// Why a value is served although its ttl is over.
+///
+/// ```
+/// assert_ne!(nearfar::Staleness::Revalidating, nearfar::Staleness::LoadFailed);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Staleness {
+    /// It is being loaded in the background; see
+    /// [`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate).
+    Revalidating,
+    /// The last load failed, and the value is within its [`grace`](crate::CacheBuilder::grace).
+    LoadFailed,
 }
 
 /// A value out of the cache. Derefs to the value, which it shares with L1: cloning an entry copies no value.
@@ -40,12 +57,22 @@ pub enum Tier {
 pub struct Entry<V> {
     slot: Arc<Slot<V>>,
     tier: Tier,
+    staleness: Option<Staleness>,
     read_at: Moment,
 }
 
 impl<V> Entry<V> {
     pub(crate) fn new(slot: Arc<Slot<V>>, tier: Tier, read_at: Moment) -> Self {
-        Self { slot, tier, read_at }
+        Self { slot, tier, staleness: None, read_at }
+    }
+
+    pub(crate) fn stale(slot: Arc<Slot<V>>, tier: Tier, read_at: Moment, why: Staleness) -> Self {
+        Self { slot, tier, staleness: Some(why), read_at }
+    }
+
+    /// Why it is served although it is stale; `None` if it is fresh. Only callers with a loader are served stale values.
+    pub fn staleness(&self) -> Option<Staleness> {
+        self.staleness
     }
 
     /// Where it came from.
@@ -85,6 +112,7 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
         f.debug_struct("Entry")
             .field("value", &self.slot.value)
             .field("tier", &self.tier)
+            .field("staleness", &self.staleness)
             .field("version", &self.slot.version)
             .field("age", &self.age())
             .finish_non_exhaustive()
@@ -98,8 +126,7 @@ pub(crate) struct Slot<V> {
     /// How old the value was when this node took it in, and when that was: entries may be older than the node.
     pub(crate) age_when_taken: Duration,
     pub(crate) taken_at: Moment,
-    /// Not served from L1 from then on.
-    pub(crate) expires_at: Moment,
+    pub(crate) life: Life,
     /// In which partition its key is.
     pub(crate) partition: u16,
     /// The gate's generation when the read or load behind it began.

@@ -88,6 +88,7 @@ pub(crate) enum Operation {
     Read,
     Set,
     Invalidate,
+    Expire,
     Clear,
 }
 
@@ -302,6 +303,7 @@ impl fmt::Display for Operation {
             Self::Read => "reading",
             Self::Set => "setting a value",
             Self::Invalidate => "invalidating",
+            Self::Expire => "declaring stale",
             Self::Clear => "clearing the namespace",
         })
     }
@@ -313,10 +315,10 @@ impl Operation {
             Self::Open | Self::Nodes | Self::Read => "",
             // A refusal halfway is possible, if unlikely; the server's own words must do.
             _ if matches!(cause, L2Error::Rejected(_)) => "; an invalidation waits in the outbox",
-            Self::Set | Self::Invalidate | Self::Clear if cause.outcome_is_unknown() => {
+            Self::Set | Self::Invalidate | Self::Expire | Self::Clear if cause.outcome_is_unknown() => {
                 "; whether the change took place is unknown; an invalidation waits in the outbox"
             }
-            Self::Set | Self::Invalidate | Self::Clear => {
+            Self::Set | Self::Invalidate | Self::Expire | Self::Clear => {
                 "; the change did not take place; an invalidation waits in the outbox"
             }
         }

@@ -74,7 +74,7 @@ struct Listed<T> {
 }
 
 /// When a flight began, and what its node knew then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Departure {
     pub(crate) at: Moment,
     pub(crate) generation: u64,
@@ -122,14 +122,38 @@ where
             let flight = Flight { load, rouser };
             return if id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight) };
         }
+        let (flight, listed) = self.begin(key, departure, load);
+        flights.insert(key.clone(), listed);
+        Boarding::Led(flight)
+    }
+
+    /// Goes on with a load of the flight that is being polled in another one, which takes its place on the table. If that
+    /// flight may not be joined any more, neither may this one.
+    pub(crate) fn go_on<F>(self: &Arc<Self>, key: &K, load: F) -> Flight<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut flights = self.lock();
+        let place = flights.get_mut(key).filter(|listed| listed.id.is_polled_here());
+        let departure = place.as_ref().map(|listed| listed.departure).unwrap_or_default();
+        let (flight, listed) = self.begin(key, departure, load);
+        if let Some(place) = place {
+            *place = listed;
+        }
+        flight
+    }
+
+    fn begin<F>(self: &Arc<Self>, key: &K, departure: Departure, load: F) -> (Flight<T>, Listed<T>)
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
         let (id, rouser) = (FlightId::fresh(), Arc::new(Rouser::default()));
         let listing = Listing { table: Arc::clone(self), key: key.clone(), id };
         let load: Boxed<T> = Box::pin(driven(load, id, Arc::clone(&rouser), listing));
         let load = load.shared();
         let weak = load.downgrade().expect("a flight that was not polled yet is not finished");
         let listed = Listed { id, departure, load: weak, rouser: Arc::clone(&rouser) };
-        flights.insert(key.clone(), listed);
-        Boarding::Led(Flight { load, rouser })
+        (Flight { load, rouser }, listed)
     }
 
     /// Lets nobody join the key's flight any more if it began before this invalidation was known (race R19). Those

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use nearfar_core::{Gate, Gates, PartitionId, RemoteClock, Version};
+use nearfar_core::{Gate, Gates, Moment, PartitionId, RemoteClock, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
@@ -69,6 +69,13 @@ where
         self.l1.evict(key.clone(), &raised);
     }
 
+    /// The key was declared stale: older copies are, and no older flight is joined.
+    pub(crate) fn settle_expired(&self, key: &K, encoded: &[u8], version: Version, now: Moment) {
+        let raised = self.part_of(encoded).gate.raise(encoded, version);
+        self.flights.retire(key, raised.height());
+        self.l1.expire(key.clone(), &raised, now);
+    }
+
     /// Every copy of the part so far is wrong.
     fn clear(&self, part: &Part, version: Version) {
         part.gate.clear(version);
@@ -111,20 +118,34 @@ impl<K, V> FollowedPart<K, V> {
     }
 }
 
+impl<K, V> FollowedPart<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    fn settle_all(&self, version: Version, keys: &[Bytes], settle: impl Fn(&K, &Bytes)) {
+        for encoded in keys {
+            // Bytes that are no key of this type are the key of no copy here: keys are used only if they read back.
+            // A decoder that panics over them says the same.
+            match catch_unwind(|| K::decode(encoded)) {
+                Ok(Some(key)) => settle(&key, encoded),
+                Ok(None) | Err(_) => drop(self.part().gate.raise(encoded, version)),
+            }
+        }
+    }
+}
+
 impl<K, V> Follows for FollowedPart<K, V>
 where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
     fn apply(&self, version: Version, keys: &[Bytes]) {
-        for encoded in keys {
-            // Bytes that are no key of this type are the key of no copy here: keys are used only if they read back.
-            // A decoder that panics over them says the same.
-            match catch_unwind(|| K::decode(encoded)) {
-                Ok(Some(key)) => self.held.settle(&key, encoded, version),
-                Ok(None) | Err(_) => drop(self.part().gate.raise(encoded, version)),
-            }
-        }
+        self.settle_all(version, keys, |key, encoded| self.held.settle(key, encoded, version));
+    }
+
+    fn apply_expired(&self, version: Version, keys: &[Bytes], now: Moment) {
+        self.settle_all(version, keys, |key, encoded| self.held.settle_expired(key, encoded, version, now));
     }
 
     fn apply_clear(&self, version: Version, own: bool) {

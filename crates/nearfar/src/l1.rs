@@ -11,6 +11,7 @@ use moka::sync::Cache as Moka;
 use nearfar_core::{Gates, Moment, PartitionId, Raised, Ticket};
 
 use crate::entry::Slot;
+use crate::lifetime::Life;
 use crate::options::L1Options;
 use crate::stats::Counters;
 
@@ -65,6 +66,25 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
+        self.find(key, now, Life::served_until)
+    }
+
+    /// The value of a key, as [`get`](Self::get), also if it is stale.
+    pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
+        self.find(key, now, Life::ends_at)
+    }
+
+    #[inline]
+    fn find<Q>(
+        &self,
+        key: &Q,
+        now: impl FnOnce() -> Moment,
+        limit: impl FnOnce(&Life) -> Moment,
+    ) -> Option<(Arc<Slot<V>>, Moment)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let (slot, until) = loop {
             let look_up = self.gates.look_up();
             let slot = self.map.get(key)?;
@@ -73,7 +93,7 @@ where
             }
         };
         let (now, gate) = (now(), self.gates.of(slot.partition));
-        let alive = now < until && now < slot.expires_at && slot.generation == gate.generation();
+        let alive = now < until && now < limit(&slot.life) && slot.generation == gate.generation();
         alive.then_some((slot, now))
     }
 
@@ -83,6 +103,9 @@ where
         self.map.entry(key).and_compute_with(|present| {
             let newer_present = present.is_some_and(|present| {
                 let present = present.into_value();
+                if present.version == slot.version {
+                    slot.life.retry_not_before(present.life.retry_at());
+                }
                 present.generation == slot.generation && present.version > slot.version
             });
             if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
@@ -93,6 +116,18 @@ where
     /// Drops a key's copy if it is older than the invalidation that raised the fence.
     pub(crate) fn evict(&self, key: K, raised: &Raised) {
         self.drop_if(key, |slot| slot.version < raised.version());
+    }
+
+    /// Makes a key's copy stale if it is older than the change that declared it so.
+    pub(crate) fn expire(&self, key: K, raised: &Raised, now: Moment) {
+        self.map.entry(key).and_compute_with(|present| {
+            if let Some(slot) = present.map(moka::Entry::into_value)
+                && slot.version < raised.version()
+            {
+                slot.life.expire(now);
+            }
+            Op::Nop
+        });
     }
 
     /// Drops a key's copy, whatever it is: a write of unknown outcome may have made it wrong.

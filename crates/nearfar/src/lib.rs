@@ -62,8 +62,8 @@ pub mod backend {
 
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
-        Batch, BeatId, BeatReply, Change, Doubt, Echo, Envelope, Fill, FillOutcome, Head, KeyWrite, Message,
-        Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
+        Batch, BeatId, BeatReply, Change, Doubt, Echo, Effect, Envelope, Fill, FillOutcome, Head, KeyWrite,
+        Message, Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
     };
 }
 
@@ -82,6 +82,7 @@ mod holdings;
 mod in_process;
 mod key;
 mod l1;
+mod lifetime;
 mod link;
 mod load;
 mod member;
@@ -97,7 +98,7 @@ mod vigil;
 pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use codec::{Codec, CodecError, MessagePack};
-pub use entry::{Entry, Tier};
+pub use entry::{Entry, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
 pub use key::CacheKey;

@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Kind, Moment, Ticket, Version};
 
 use crate::engine::{Engine, Found, weight};
-use crate::entry::{Entry, Slot, Tier};
+use crate::entry::{Entry, Slot, Staleness, Tier};
 use crate::error::Error;
-use crate::flight::{Boarding, Departure};
+use crate::flight::{Boarding, Departure, Flight};
 use crate::key::CacheKey;
+use crate::lifetime::{Left, Life};
 
 /// What is known of a load when it begins.
 struct Start {
@@ -29,6 +30,20 @@ struct Start {
     began_at: Moment,
 }
 
+/// What a flight is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Somebody waits for it, and may get what is stale.
+    Answer,
+    /// Nobody needs to wait.
+    Refresh,
+}
+
+/// Sees a flight to its end, whoever waits for it.
+fn in_background<T: Clone + Send + Sync + 'static>(flight: Flight<T>) {
+    drop(tokio::spawn(flight));
+}
+
 /// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
 const ROUNDING: Duration = Duration::from_millis(2);
 
@@ -37,7 +52,7 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    /// Joins or leads the flight of a key that L1 did not have.
+    /// Serves what is stale in L1 if that will do; else joins or leads the flight of the key.
     pub(crate) async fn read_or_load<F, Fut, E>(
         self: &Arc<Self>,
         key: K,
@@ -49,12 +64,26 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        let gate = Arc::clone(&self.held.part_of(&encoded).gate);
-        let departure =
-            Departure { at: self.now(), generation: gate.generation(), fence: gate.height(&encoded) };
-        let may_join = |other: Departure| self.may_join(&gate, other, departure.at);
-        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader));
-        match self.held.flights.board(&key, departure, may_join, load) {
+        let entry = self.answer(key, encoded, loader).await?;
+        self.held.counters.stale_hits.add(entry.staleness().is_some().into());
+        Ok(entry)
+    }
+
+    async fn answer<F, Fut, E>(self: &Arc<Self>, key: K, encoded: Bytes, loader: F) -> Result<Entry<V>, Error>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        if let Some((entry, why)) = self.stale_at_once(&key) {
+            if why == Staleness::Revalidating
+                && let Boarding::Led(flight) = self.board(&key, encoded, loader, Purpose::Refresh)
+            {
+                in_background(flight);
+            }
+            return Ok(entry);
+        }
+        match self.board(&key, encoded, loader, Purpose::Answer) {
             Boarding::Led(flight) => flight.await,
             Boarding::Joined(flight) => {
                 self.held.counters.joined.add(1);
@@ -62,6 +91,47 @@ where
             }
             Boarding::Itself => Err(Error::loader_waits_for_itself()),
         }
+    }
+
+    fn board<F, Fut, E>(
+        self: &Arc<Self>,
+        key: &K,
+        encoded: Bytes,
+        loader: F,
+        purpose: Purpose,
+    ) -> Boarding<Result<Entry<V>, Error>>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let gate = Arc::clone(&self.held.part_of(&encoded).gate);
+        let departure =
+            Departure { at: self.now(), generation: gate.generation(), fence: gate.height(&encoded) };
+        let may_join = |other: Departure| self.may_join(&gate, other, departure.at);
+        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader, purpose));
+        self.held.flights.board(key, departure, may_join, load)
+    }
+
+    /// What L1 has, if it is stale and may be served without waiting for a load.
+    fn stale_at_once(&self, key: &K) -> Option<(Entry<V>, Staleness)> {
+        let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
+        let why = self.excuse(&slot, now)?;
+        Some((Entry::stale(slot, Tier::L1, now, why), why))
+    }
+
+    /// Why a stale value may be served without waiting for a load, if it may.
+    fn excuse(&self, slot: &Slot<V>, now: Moment) -> Option<Staleness> {
+        let expired_at = slot.life.expires_at();
+        if now < expired_at {
+            // L1 does not serve it any more, but it is not stale.
+            return None;
+        }
+        if now < slot.life.retry_at() {
+            return Some(Staleness::LoadFailed);
+        }
+        let at_once = now < expired_at + self.options.stale_while_revalidate;
+        at_once.then_some(Staleness::Revalidating)
     }
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
@@ -83,7 +153,13 @@ where
         })
     }
 
-    async fn fly<F, Fut, E>(self: Arc<Self>, key: K, encoded: Bytes, loader: F) -> Result<Entry<V>, Error>
+    async fn fly<F, Fut, E>(
+        self: Arc<Self>,
+        key: K,
+        encoded: Bytes,
+        loader: F,
+        purpose: Purpose,
+    ) -> Result<Entry<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
@@ -93,17 +169,70 @@ where
         let window = self.options.fence_window.saturating_sub(ROUNDING);
         let remote = &self.held.part_of(&encoded).remote;
         let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
-        let base = match self.read_l2(&key, &encoded).await {
-            Ok(Found::Entry(entry)) => return Ok(entry),
-            Ok(Found::Nothing(head)) => head.map(|head| head.sequence),
+        let (stale, head) = match self.read_l2(&key, &encoded).await {
+            Ok(Found::Fresh(entry)) => return Ok(entry),
+            Ok(Found::Stale(slot, head)) => (Some(slot), head),
+            Ok(Found::Nothing(head)) => (None, head),
             // The load works without L2; `snapshot` has counted the failure.
             Err(error) if error.is_closed() => return Err(error),
-            Err(_) => None,
+            Err(_) => (None, None),
         };
         let ticket = self.held.part_of(&encoded).gate.ticket(&encoded);
+        let base = head.map(|head| head.sequence);
         let start = Start { ticket, base, asked_at, fenced_until, began_at: self.now() };
-        let value = self.load(key.clone(), loader).await?;
-        Ok(self.fill(key, encoded, value, start).await)
+        let in_l2 = stale.is_some();
+        let landing = Arc::clone(&self).land(key.clone(), encoded, loader, start, in_l2);
+        let now = self.now();
+        let answer = stale.filter(|_| purpose == Purpose::Answer);
+        let Some((slot, why)) = answer.and_then(|slot| self.excuse(&slot, now).map(|why| (slot, why))) else {
+            return landing.await;
+        };
+        if why == Staleness::Revalidating {
+            in_background(self.held.flights.go_on(&key, landing));
+        }
+        Ok(Entry::stale(slot, Tier::L2, now, why))
+    }
+
+    /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
+    async fn land<F, Fut, E>(
+        self: Arc<Self>,
+        key: K,
+        encoded: Bytes,
+        loader: F,
+        start: Start,
+        stale_in_l2: bool,
+    ) -> Result<Entry<V>, Error>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let load = async {
+            let value = self.load(key.clone(), loader).await?;
+            Ok(self.fill(key.clone(), encoded.clone(), value, start).await)
+        };
+        match Arc::clone(&self).caught(load).await {
+            Ok(entry) => Ok(entry),
+            Err(error) => self.fallback(&key, &encoded, stale_in_l2).await.ok_or(error),
+        }
+    }
+
+    /// What may be served instead of an error: what was invalidated since the load began is not.
+    async fn fallback(&self, key: &K, encoded: &Bytes, stale_in_l2: bool) -> Option<Entry<V>> {
+        let (slot, tier, now) = match self.held.l1.get_stale(key, || self.now()) {
+            Some((slot, now)) => (slot, Tier::L1, now),
+            None if !stale_in_l2 => return None,
+            None => match self.read_l2(key, encoded).await.ok()? {
+                Found::Fresh(entry) => return Some(entry),
+                Found::Stale(slot, _) => (slot, Tier::L2, self.now()),
+                Found::Nothing(_) => return None,
+            },
+        };
+        if now < slot.life.expires_at() {
+            return Some(Entry::new(slot, tier, now));
+        }
+        slot.life.retry_not_before(now + self.options.retry_interval);
+        Some(Entry::stale(slot, tier, now, Staleness::LoadFailed))
     }
 
     async fn load<F, Fut, E>(&self, key: K, loader: F) -> Result<V, Error>
@@ -138,7 +267,7 @@ where
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
-            expires_at: self.l1_expiry(loaded_at, lifetime),
+            life: Life::new(loaded_at, Left::all(lifetime), self.options.l1_ttl),
             partition: self.held.part_of(&encoded).id.index(),
             generation: start.ticket.generation(),
             encoded_len: envelope.as_ref().map_or(0, weight),

@@ -21,6 +21,8 @@ use crate::stats::Counters;
 pub(crate) trait Follows: Send + Sync {
     /// Copies of these keys with a smaller version are wrong.
     fn apply(&self, version: Version, keys: &[Bytes]);
+    /// Copies of these keys with a smaller version are stale.
+    fn apply_expired(&self, version: Version, keys: &[Bytes], now: Moment);
     /// Every copy from before this clear is wrong. `own` if this node asked for it.
     fn apply_clear(&self, version: Version, own: bool);
     /// The gate forgot every copy: give their memory back.
@@ -156,7 +158,7 @@ impl Member {
         if !message.is_plausible() {
             return self.handle_bad_frame();
         }
-        if !self.apply(&message, node) {
+        if !self.apply(&message, node, now) {
             // Half applied is not applied.
             return self.handle_bad_frame();
         }
@@ -185,9 +187,10 @@ impl Member {
     }
 
     /// Whether it could be applied to the end.
-    fn apply(&self, message: &Message, node: NodeId) -> bool {
+    fn apply(&self, message: &Message, node: NodeId, now: Moment) -> bool {
         let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
             MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
+            MessageBody::Expired(keys) => self.held.apply_expired(message.sequence, keys, now),
             MessageBody::Clear => self.held.apply_clear(message.sequence, message.origin == node),
         }));
         applied.is_ok()
@@ -239,7 +242,7 @@ impl Member {
             Err(_) => Vec::new(),
         };
         let gate = self.held.gate();
-        let replay = self.follower.check_log(&frames).filter(|replay| self.replay(replay, node));
+        let replay = self.follower.check_log(&frames).filter(|replay| self.replay(replay, node, now));
         let Some(replay) = replay else {
             self.follower.give_up_replay(gate);
             return self.resynced(now);
@@ -251,8 +254,8 @@ impl Member {
 
     /// Applies what was missed. Whether nothing is missing then: not if user code panics, which it would again, nor if
     /// L2 has lost a change of this node's own.
-    fn replay(&self, replay: &Replay, node: NodeId) -> bool {
-        if !replay.messages().iter().all(|message| self.apply(message, node)) {
+    fn replay(&self, replay: &Replay, node: NodeId, now: Moment) -> bool {
+        if !replay.messages().iter().all(|message| self.apply(message, node, now)) {
             self.held.counters().bad_frames.add(1);
             return false;
         }

@@ -6,12 +6,16 @@ use nearfar_core::Disconnected;
 use nearfar_core::backend::Settings;
 
 use crate::error::{ConfigProblem, Error};
+use crate::lifetime::Lifetime;
 use crate::outcome::Unacknowledged;
 
 /// What `Cache::builder` collects. Every field's default has its reason at its setter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) ttl: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) stale_while_revalidate: Duration,
+    pub(crate) retry_interval: Duration,
     pub(crate) jitter: f64,
     pub(crate) l1_ttl: Duration,
     pub(crate) l1_max_entries: u64,
@@ -38,6 +42,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(300),
+            grace: Duration::ZERO,
+            stale_while_revalidate: Duration::ZERO,
+            retry_interval: Duration::from_secs(1),
             jitter: 0.0,
             l1_ttl: Duration::MAX,
             l1_max_entries: 10_000,
@@ -95,22 +102,27 @@ impl Options {
         Settings { partitions, fence_window: Duration::from_millis(millis) }
     }
 
-    /// The lifetime of a value written now: `ttl` less its jitter; `None` for ever.
-    pub(crate) fn lifetime(&self) -> Option<Duration> {
-        let ttl = limited(self.ttl)?;
-        Some(ttl.mul_f64(1.0 - self.jitter * fastrand::f64()))
+    /// The lifetime of a value written now: `ttl` less its jitter, and `grace`.
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        let ttl = limited(self.ttl).map(|ttl| ttl.mul_f64(1.0 - self.jitter * fastrand::f64()));
+        Lifetime { ttl, grace: self.grace.min(FOR_EVER) }
     }
 
     /// How long L2 keeps a value: never shorter than the fence window, or a short-lived value would stop fencing.
-    pub(crate) fn keep(&self, lifetime: Option<Duration>) -> Option<Duration> {
-        lifetime.map(|lifetime| lifetime.max(self.fence_window))
+    pub(crate) fn keep(&self, lifetime: Lifetime) -> Option<Duration> {
+        lifetime.whole().map(|whole| whole.max(self.fence_window))
     }
 
     pub(crate) fn l1(&self) -> L1Options {
         L1Options {
             max_entries: self.l1_max_entries,
             max_bytes: self.l1_max_bytes,
-            longest_stay: limited(self.ttl.min(self.l1_ttl)),
+            longest_stay: if self.grace.is_zero() {
+                limited(self.ttl.min(self.l1_ttl))
+            } else {
+                // What L1 does not serve any more may still be a fallback.
+                limited(self.ttl.saturating_add(self.grace))
+            },
         }
     }
 }

@@ -30,7 +30,7 @@ macro_rules! counters {
 
         /// What a cache of this node has done since it was built; counts only ever grow.
         ///
-        /// A caller's read is counted in one of `l1_hits` and `joined`, or else, with the read of L2 that it made, in
+        /// A caller's read is counted in one of `l1_hits`, `joined` and `stale_hits`, or else, with the read of L2 that it made, in
         /// one of `l2_hits`, `misses` and `l2_failures`.
         ///
         /// ```
@@ -87,6 +87,8 @@ macro_rules! counters {
 counters! {
     /// Reads that L1 answered.
     l1_hits,
+    /// Reads that a stale value answered. One that was in L1 and served at once is counted nowhere else.
+    stale_hits,
     /// Reads that L2 answered.
     l2_hits,
     /// Reads that neither answered.

@@ -1,9 +1,12 @@
 -- Partition::change.
 -- KEYS: head, log, then one per write.
--- ARGV: deadline, clears, bus channel, log length, message, then envelope and keep per write.
+-- ARGV: deadline, effect, bus channel, log length, message, then envelope and keep per write.
 -- Returns the version, or 0 after the deadline.
 
+local VALUE = 1
 local TOMBSTONE = 2
+-- Milliseconds that are as good as for ever, and might be too many for PX.
+local ENDLESS = 9007199254740992
 local FIRST_WRITE = 6
 
 local now = now_micros()
@@ -29,8 +32,31 @@ local head = read_head(KEYS[1]) or begin_head(now)
 local version = math.max(head.sequence + 1, now)
 local previous = head.sequence
 local floor = head.floor
-if ARGV[2] == '1' then
+if ARGV[2] == 'clear' then
   floor = version
+end
+
+-- Whether there was a value that is alive, which is stale now: the highest bit of written-at says so. It is kept for as
+-- long as it would have been, and for `keep` at least.
+local function expire(key, keep)
+  local bytes = read('GET', key)
+  if type(bytes) ~= 'string' or #bytes < 60 or string.sub(bytes, 1, 2) ~= 'NF' or string.byte(bytes, 4) ~= VALUE then
+    return false
+  end
+  local present = struct.unpack('>I8', bytes, 9)
+  if present < head.floor or present > head.sequence then
+    return false
+  end
+  local first = string.byte(bytes, 17) % 128
+  local written_at = struct.unpack('>I8', string.char(first) .. string.sub(bytes, 18, 24))
+  local ttl, grace = struct.unpack('>I8I8', bytes, 25)
+  local left = math.max(math.ceil((written_at - now) / 1000) + ttl + grace, tonumber(keep))
+  if ttl == 0 or left >= ENDLESS then
+    left = 0
+  end
+  local stamp = struct.pack('>I8', version) .. string.char(first + 128)
+  put(key, string.sub(bytes, 1, 8) .. stamp .. string.sub(bytes, 18), decimal(left))
+  return true
 end
 
 -- The head first: what forbids writing (a replica, a full disk, no memory) shows before anything has happened. Then
@@ -41,7 +67,9 @@ local message = stamped(ARGV[5], 4, version, previous)
 redis.call('PUBLISH', ARGV[3], message)
 for i = 3, #KEYS do
   local at = FIRST_WRITE + 2 * (i - 3)
-  store(KEYS[i], ARGV[at], ARGV[at + 1], version, now)
+  if ARGV[2] ~= 'expire' or not expire(KEYS[i], ARGV[at + 1]) then
+    store(KEYS[i], ARGV[at], ARGV[at + 1], version, now)
+  end
 end
 
 -- The log is for replay only: without it a node resyncs, so its failure must not fail the change. A log of another

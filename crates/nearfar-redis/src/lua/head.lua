@@ -56,8 +56,7 @@ local function stamped(bytes, at, first, second)
 end
 
 -- SET overwrites any type. `keep` is in milliseconds; 0 keeps for ever.
-local function store(key, envelope, keep, version, now)
-  local bytes = stamped(envelope, 8, version, now)
+local function put(key, bytes, keep)
   if keep == '0' then
     redis.call('SET', key, bytes)
   else
@@ -65,3 +64,6 @@ local function store(key, envelope, keep, version, now)
   end
 end
 
+local function store(key, envelope, keep, version, now)
+  put(key, stamped(envelope, 8, version, now), keep)
+end

@@ -1,0 +1,69 @@
+//! Where values come from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::future::BoxFuture;
+use nearfar_tests::Valve;
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Broken(pub(crate) &'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// An origin that counts its loads and can be stopped in the middle of one.
+#[derive(Clone, Default)]
+pub(crate) struct Origin {
+    loads: Arc<AtomicU64>,
+    pub(crate) loading: Valve,
+}
+
+impl Origin {
+    pub(crate) fn load(
+        &self,
+    ) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
+        let origin = self.clone();
+        |_| {
+            Box::pin(async move {
+                let load = origin.loads.fetch_add(1, Ordering::SeqCst) + 1;
+                origin.loading.pass().await;
+                Ok(format!("load {load}"))
+            })
+        }
+    }
+
+    pub(crate) fn fail(
+        &self,
+    ) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
+        let load = self.load();
+        |key| {
+            Box::pin(async move {
+                load(key).await?;
+                Err(Broken("no database"))
+            })
+        }
+    }
+
+    pub(crate) fn panic(
+        &self,
+    ) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
+        let load = self.load();
+        |key| {
+            Box::pin(async move {
+                load(key).await?;
+                panic!("a bug in the loader")
+            })
+        }
+    }
+
+    pub(crate) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
