@@ -23,6 +23,7 @@
 //! * [`backend`]: the seams that a store and a bus implement.
 
 pub mod backend;
+mod breaker;
 mod bytes_in;
 mod envelope;
 mod follower;
@@ -39,6 +40,7 @@ mod sync;
 mod version;
 mod watchdog;
 
+pub use breaker::{Breaker, CircuitState};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};

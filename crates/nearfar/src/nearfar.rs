@@ -3,7 +3,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearfar_core::backend::{Bus, L2};
+use nearfar_core::CircuitState;
+use nearfar_core::backend::{Bus, L2, ServerId};
 use nearfar_redis::{Diagnosis, Expected, Finding, OnUnreachable, RedisOptions, Subject, Tls, diagnose};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,6 +132,26 @@ impl Nearfar {
     /// ```
     pub async fn nodes(&self) -> Result<Vec<LiveNode>, Error> {
         self.node.live_nodes().await
+    }
+
+    /// Whether operations on each server of L2 are tried, by the number that the backend gives it: of one server, or the
+    /// primary behind Sentinel, 0. After three in a row without an answer, they fail at once, as if the server were known
+    /// to be unreachable, until a heartbeat is answered or, after a second, another operation is.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{CircuitState, Nearfar, backend::ServerId};
+    ///
+    /// let nearfar = Nearfar::in_process();
+    /// let names = nearfar.cache::<u64, String>("names").build().await?;
+    /// assert!(names.get(&1).await?.is_none());
+    /// assert_eq!(nearfar.circuits(), [(ServerId::new(0), CircuitState::Closed)]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn circuits(&self) -> Vec<(ServerId, CircuitState)> {
+        self.node.circuits()
     }
 
     /// What of the server's settings will hurt one day, as far as it says so while it is connected to: what it will do

@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use nearfar_core::backend::{Bus, L2};
-use nearfar_core::{BeatId, Follower, FollowerOptions, Moment, Namespace, NodeId, PartitionId, RemoteClock};
+use nearfar_core::backend::{Bus, L2, ServerId};
+use nearfar_core::{
+    BeatId, CircuitState, Follower, FollowerOptions, Moment, Namespace, NodeId, PartitionId, RemoteClock,
+};
 use tokio::sync::oneshot;
 
 use crate::agreement::Agreement;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::error::{ConfigProblem, Error, Operation};
+use crate::guarded::Guarded;
 use crate::link::{Link, LinkContext, Order};
 use crate::member::{Follows, Member, Subscription};
 use crate::options::Options;
@@ -29,7 +32,7 @@ pub(crate) struct Node {
     pub(crate) timeouts: Timeouts,
     /// Whether a cache may be built while L2 cannot be reached.
     pub(crate) start_degraded: bool,
-    l2: Arc<dyn L2>,
+    l2: Arc<Guarded>,
     link: Link,
     closed: AtomicBool,
     /// What the receive loop has left undone, once it has ended.
@@ -57,9 +60,10 @@ impl Node {
     ) -> Arc<Self> {
         let id = NodeId::new(fastrand::u64(..));
         let (remote, left) = (Arc::new(RemoteClock::default()), Arc::default());
+        let l2 = Arc::new(Guarded::new(l2, clock));
         let context = LinkContext {
             node: id,
-            l2: Arc::clone(&l2),
+            l2: Arc::clone(&l2) as Arc<dyn L2>,
             clock,
             remote: Arc::clone(&remote),
             patience: patience(timeouts),
@@ -86,6 +90,10 @@ impl Node {
     /// The store, unless the node was shut down.
     pub(crate) fn l2(&self) -> Result<&dyn L2, Error> {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(&*self.l2) }
+    }
+
+    pub(crate) fn circuits(&self) -> Vec<(ServerId, CircuitState)> {
+        self.l2.states()
     }
 
     pub(crate) fn default_partitions(&self) -> u16 {

@@ -1,0 +1,131 @@
+//! L2 behind a circuit breaker for each of its servers.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
+use nearfar_core::{
+    BeatReply, Breaker, Change, CircuitState, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId,
+    Snapshot, Version,
+};
+
+use crate::clock::Clock;
+
+/// Beats always go through: their answers close the breaker as soon as the server is back.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    l2: Arc<dyn L2>,
+    clock: Clock,
+    /// Few servers are ever heard of, so none is forgotten.
+    breakers: RwLock<BTreeMap<ServerId, Arc<Breaker>>>,
+}
+
+impl Guarded {
+    pub(crate) fn new(l2: Arc<dyn L2>, clock: Clock) -> Self {
+        Self { l2, clock, breakers: RwLock::default() }
+    }
+
+    pub(crate) fn states(&self) -> Vec<(ServerId, CircuitState)> {
+        let now = self.clock.now();
+        let breakers = self.breakers.read().unwrap_or_else(PoisonError::into_inner);
+        breakers.iter().map(|(server, breaker)| (*server, breaker.state(now))).collect()
+    }
+
+    fn breaker(&self, partition: &PartitionId) -> Arc<Breaker> {
+        let server = self.l2.server_of(partition);
+        let known = self.breakers.read().unwrap_or_else(PoisonError::into_inner).get(&server).cloned();
+        known.unwrap_or_else(|| {
+            let mut breakers = self.breakers.write().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(breakers.entry(server).or_default())
+        })
+    }
+
+    async fn guard<T>(
+        &self,
+        partition: &PartitionId,
+        operation: impl Future<Output = Result<T, L2Error>> + Send,
+    ) -> Result<T, L2Error> {
+        let breaker = self.breaker(partition);
+        if !breaker.admits(self.clock.now()) {
+            return Err(L2Error::Unreachable);
+        }
+        self.observed(&breaker, operation).await
+    }
+
+    async fn observed<T>(
+        &self,
+        breaker: &Breaker,
+        operation: impl Future<Output = Result<T, L2Error>> + Send,
+    ) -> Result<T, L2Error> {
+        let began = self.clock.now();
+        let outcome = operation.await;
+        let now = self.clock.now();
+        match &outcome {
+            // Nothing was sent, and it took no time.
+            Err(L2Error::Unreachable | L2Error::Closed) => {}
+            Err(cause) if cause.is_absence() => breaker.failed(began, now),
+            Ok(_) | Err(_) => breaker.answered(now),
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl L2 for Guarded {
+    fn default_partitions(&self) -> u16 {
+        self.l2.default_partitions()
+    }
+
+    fn server_of(&self, partition: &PartitionId) -> ServerId {
+        self.l2.server_of(partition)
+    }
+
+    /// Of no partition, so nobody knows by which server.
+    async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
+        self.l2.open(namespace, settings).await
+    }
+
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        self.guard(partition, self.l2.read(partition, key)).await
+    }
+
+    async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
+        self.guard(partition, self.l2.change(partition, change)).await
+    }
+
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.guard(partition, self.l2.fill(partition, fill)).await
+    }
+
+    async fn log(
+        &self,
+        partition: &PartitionId,
+        since: Version,
+        until: Version,
+    ) -> Result<Vec<Bytes>, L2Error> {
+        self.l2.log(partition, since, until).await
+    }
+
+    async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
+        self.observed(&self.breaker(partition), self.l2.beat(partition, beat)).await
+    }
+
+    async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {
+        self.l2.nodes(partition).await
+    }
+
+    async fn leave(&self, partition: &PartitionId, node: NodeId) -> Result<(), L2Error> {
+        self.l2.leave(partition, node).await
+    }
+
+    fn reconnect(&self, server: ServerId) {
+        self.l2.reconnect(server);
+    }
+
+    async fn close(&self) {
+        self.l2.close().await;
+    }
+}
