@@ -193,6 +193,61 @@ on_every_backend! {
         eventually("it is fresh", async || cache.get("k").await.unwrap().is_some()).await;
         assert_eq!(origin.loads(), 1);
     }
+
+    async fn a_slow_load_is_not_waited_for_while_there_is_something_stale(world: World) {
+        let builder = world.node().await.nearfar.cache("texts").grace(HOUR);
+        let cache: Cache<String, String> = builder.soft_timeout(Duration::from_millis(50)).build().await.unwrap();
+        set(&cache, "old").await;
+        cache.expire("k").await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        for _ in 0..2 {
+            let entry = cache.get_or_load("k", origin.load()).await.unwrap();
+            assert_eq!(seen(&entry), ("old", Some(Staleness::LoadSlow)));
+        }
+        origin.loading.open();
+        eventually("its value is stored", async || cache.peek("k").is_some()).await;
+        assert_eq!(*cache.get("k").await.unwrap().unwrap(), "load 1");
+        assert_eq!(origin.loads(), 1);
+    }
+
+    async fn a_load_that_takes_too_long_is_an_error_and_goes_on_for_the_next(world: World) {
+        let builder = world.node().await.nearfar.cache("texts");
+        let cache: Cache<String, String> = builder.hard_timeout(Duration::from_millis(50)).build().await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        for _ in 0..2 {
+            let late = cache.get_or_load("k", origin.load()).await.unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::LoadTimedOut);
+            assert_eq!(late.to_string(), "the load took longer than 50ms");
+        }
+        origin.loading.open();
+        eventually("its value is stored", async || cache.peek("k").is_some()).await;
+        assert_eq!(origin.loads(), 1);
+    }
+
+    async fn a_load_that_takes_too_long_is_given_up_if_told_so(world: World) {
+        let builder = world.node().await.nearfar.cache("texts").finish_timed_out_loads(false);
+        let cache: Cache<String, String> = builder.hard_timeout(Duration::from_millis(50)).build().await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        assert_eq!(cache.get_or_load("k", origin.load()).await.unwrap_err().kind(), ErrorKind::LoadTimedOut);
+        origin.loading.holds(0).await;
+        origin.loading.open();
+        assert_eq!(*cache.get_or_load("k", origin.load()).await.unwrap(), "load 2");
+    }
+
+    async fn what_was_invalidated_is_not_served_for_a_load_that_takes_too_long(world: World) {
+        let builder = world.node().await.nearfar.cache("texts").grace(HOUR);
+        let builder = builder.soft_timeout(Duration::from_millis(20)).hard_timeout(Duration::from_millis(50));
+        let cache: Cache<String, String> = builder.build().await.unwrap();
+        set(&cache, "old").await;
+        cache.expire("k").await.unwrap();
+        cache.invalidate("k").await.unwrap();
+        let origin = Origin::default();
+        origin.loading.close();
+        assert_eq!(cache.get_or_load("k", origin.load()).await.unwrap_err().kind(), ErrorKind::LoadTimedOut);
+    }
 }
 
 async fn pass(time: Duration) {

@@ -137,9 +137,11 @@ async fn a_policy_of_serving_for_a_while_ends() {
 #[tokio::test(start_paused = true)]
 async fn settings_that_make_no_sense_are_refused_by_name() {
     let nearfar = Nearfar::in_process();
-    let cases: [(&str, nearfar::CacheBuilder<u8, u8>); 7] = [
+    let cases: [(&str, nearfar::CacheBuilder<u8, u8>); 9] = [
         ("`ttl`", nearfar.cache("n").ttl(Duration::ZERO)),
         ("`l1_ttl`", nearfar.cache("n").l1_ttl(Duration::ZERO)),
+        ("`hard_timeout`", nearfar.cache("n").hard_timeout(Duration::ZERO)),
+        ("`soft_timeout` of 2s", nearfar.cache("n").hard_timeout(SECOND).soft_timeout(2 * SECOND)),
         ("`fence_window`", nearfar.cache("n").fence_window(Duration::ZERO)),
         ("`l1_max_entries`", nearfar.cache("n").l1_max_entries(0)),
         ("`l1_max_bytes`", nearfar.cache("n").l1_max_bytes(0)),

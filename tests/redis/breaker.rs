@@ -33,10 +33,8 @@ async fn a_server_that_stands_still_is_not_waited_for_by_everybody() {
     assert_eq!((*loaded, loaded.tier()), (1, Tier::Loader));
 
     server.resume().await;
-    eventually("it is tried again", async || {
-        cache.set(&1, 2).await.is_ok_and(|outcome| outcome.is_applied())
-    })
-    .await;
+    eventually("it is tried again", async || cache.set(&1, 2).await.is_ok_and(nearfar::Outcome::is_applied))
+        .await;
     assert_eq!(state(&nearfar), CircuitState::Closed);
     assert_eq!(cache.get(&1).await.unwrap().as_deref(), Some(&2));
 }

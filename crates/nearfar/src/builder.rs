@@ -95,6 +95,28 @@ where
         self
     }
 
+    /// How long a caller waits for a load while there is something stale to serve within [`grace`](Self::grace). Then it
+    /// gets that, and the load goes on in the background, and its value is stored. Defaults to no limit.
+    pub fn soft_timeout(mut self, limit: Duration) -> Self {
+        self.options.soft_timeout = Some(limit);
+        self
+    }
+
+    /// How long a caller waits for a load, whatever there is. Then it gets what is stale, or else an error of kind
+    /// [`LoadTimedOut`](crate::ErrorKind::LoadTimedOut). Defaults to no limit: loaders know their own.
+    pub fn hard_timeout(mut self, limit: Duration) -> Self {
+        self.options.hard_timeout = Some(limit);
+        self
+    }
+
+    /// Whether a load that its last caller has given up on by [`hard_timeout`](Self::hard_timeout) goes on in the
+    /// background, for the next. Defaults to `true`: otherwise an origin that takes longer is asked again and again, and
+    /// never gets to an end.
+    pub fn finish_timed_out_loads(mut self, finish: bool) -> Self {
+        self.options.finish_timed_out_loads = finish;
+        self
+    }
+
     /// Shortens each value's ttl by a random share of up to this fraction, so that values written together do not
     /// expire together. Defaults to 0.
     pub fn jitter(mut self, fraction: f64) -> Self {

@@ -35,6 +35,9 @@ pub enum Staleness {
     Revalidating,
     /// The last load failed, and the value is within its [`grace`](crate::CacheBuilder::grace).
     LoadFailed,
+    /// The load takes longer than [`soft_timeout`](crate::CacheBuilder::soft_timeout), or even
+    /// [`hard_timeout`](crate::CacheBuilder::hard_timeout), and the value is within its grace.
+    LoadSlow,
 }
 
 /// A value out of the cache. Derefs to the value, which it shares with L1: cloning an entry copies no value.

@@ -53,6 +53,8 @@ pub enum ErrorKind {
     Loader,
     /// The loader panicked, or the codec did on its value.
     LoaderPanicked,
+    /// The loader took longer than [`hard_timeout`](crate::CacheBuilder::hard_timeout).
+    LoadTimedOut,
     /// A value could not be encoded, or is too large.
     Value,
     /// A key cannot be used: too long, or its text does not read back to the same key.
@@ -73,6 +75,7 @@ enum Problem {
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
+    LoadTimedOut { limit: Duration },
     Encode(Box<dyn StdError + Send + Sync>),
     ValueTooLarge { len: usize },
     Key { type_name: &'static str, problem: KeyProblem },
@@ -104,6 +107,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
+    SoftNotSooner { soft: Duration, hard: Duration },
     Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
@@ -152,6 +156,10 @@ impl Error {
         Self::of(Problem::LoaderWaitsForItself)
     }
 
+    pub(crate) fn load_timed_out(limit: Duration) -> Self {
+        Self::of(Problem::LoadTimedOut { limit })
+    }
+
     pub(crate) fn encode(cause: Box<dyn StdError + Send + Sync>) -> Self {
         Self::of(Problem::Encode(cause))
     }
@@ -196,6 +204,7 @@ impl Error {
             | Problem::MayBeOvertaken => ErrorKind::Unavailable,
             Problem::Loader(_) | Problem::LoaderWaitsForItself => ErrorKind::Loader,
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
+            Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
             Problem::Key { .. } => ErrorKind::Key,
             Problem::Closed => ErrorKind::Closed,
@@ -212,9 +221,9 @@ impl Error {
         self.kind() == ErrorKind::Closed
     }
 
-    /// The loader failed or panicked.
+    /// The loader failed, panicked, or took too long.
     pub fn is_loader(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Loader | ErrorKind::LoaderPanicked)
+        matches!(self.kind(), ErrorKind::Loader | ErrorKind::LoaderPanicked | ErrorKind::LoadTimedOut)
     }
 
     /// For a failed `set`, `invalidate` or `clear`: whether the change may have taken place all the same. This node
@@ -276,6 +285,7 @@ impl fmt::Display for Problem {
             Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
+            Self::LoadTimedOut { limit } => write!(f, "the load took longer than {limit:?}"),
             Self::LoaderWaitsForItself => {
                 write!(
                     f,
@@ -350,6 +360,9 @@ impl fmt::Display for ConfigProblem {
             Self::Zero { setting } => write!(f, "`{setting}` must not be zero"),
             Self::Jitter { given } => {
                 write!(f, "`jitter` is a fraction of ttl from 0 up to, not including, 1: {given}")
+            }
+            Self::SoftNotSooner { soft, hard } => {
+                write!(f, "`soft_timeout` of {soft:?} must be shorter than `hard_timeout` of {hard:?}")
             }
             Self::TooShort { setting, given, least } => {
                 write!(f, "`{setting}` of {given:?} is too short to work: at least {least:?}")

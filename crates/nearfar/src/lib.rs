@@ -95,6 +95,7 @@ mod outcome;
 mod stats;
 mod sync;
 mod vigil;
+mod wait;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;

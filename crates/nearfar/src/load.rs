@@ -13,9 +13,10 @@ use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Kind, Mome
 use crate::engine::{Engine, Found, weight};
 use crate::entry::{Entry, Slot, Staleness, Tier};
 use crate::error::Error;
-use crate::flight::{Boarding, Departure, Flight};
+use crate::flight::{Boarding, Departure};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Life};
+use crate::wait::in_background;
 
 /// What is known of a load when it begins.
 struct Start {
@@ -37,11 +38,6 @@ enum Purpose {
     Answer,
     /// Nobody needs to wait.
     Refresh,
-}
-
-/// Sees a flight to its end, whoever waits for it.
-fn in_background<T: Clone + Send + Sync + 'static>(flight: Flight<T>) {
-    drop(tokio::spawn(flight));
 }
 
 /// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
@@ -83,11 +79,11 @@ where
             }
             return Ok(entry);
         }
-        match self.board(&key, encoded, loader, Purpose::Answer) {
-            Boarding::Led(flight) => flight.await,
+        match self.board(&key, encoded.clone(), loader, Purpose::Answer) {
+            Boarding::Led(flight) => self.wait_for(&key, &encoded, flight).await,
             Boarding::Joined(flight) => {
                 self.held.counters.joined.add(1);
-                flight.await
+                self.wait_for(&key, &encoded, flight).await
             }
             Boarding::Itself => Err(Error::loader_waits_for_itself()),
         }
@@ -212,16 +208,17 @@ where
             Ok(self.fill(key.clone(), encoded.clone(), value, start).await)
         };
         match Arc::clone(&self).caught(load).await {
-            Ok(entry) => Ok(entry),
-            Err(error) => self.fallback(&key, &encoded, stale_in_l2).await.ok_or(error),
+            Err(error) if stale_in_l2 || self.held.l1.get_stale(&key, || self.now()).is_some() => {
+                self.stand_in(&key, &encoded, Staleness::LoadFailed).await.ok_or(error)
+            }
+            landed => landed,
         }
     }
 
-    /// What may be served instead of an error: what was invalidated since the load began is not.
-    async fn fallback(&self, key: &K, encoded: &Bytes, stale_in_l2: bool) -> Option<Entry<V>> {
+    /// What may be served in place of a loaded value: what was invalidated since the load began is not.
+    pub(crate) async fn stand_in(&self, key: &K, encoded: &Bytes, why: Staleness) -> Option<Entry<V>> {
         let (slot, tier, now) = match self.held.l1.get_stale(key, || self.now()) {
             Some((slot, now)) => (slot, Tier::L1, now),
-            None if !stale_in_l2 => return None,
             None => match self.read_l2(key, encoded).await.ok()? {
                 Found::Fresh(entry) => return Some(entry),
                 Found::Stale(slot, _) => (slot, Tier::L2, self.now()),
@@ -231,8 +228,10 @@ where
         if now < slot.life.expires_at() {
             return Some(Entry::new(slot, tier, now));
         }
-        slot.life.retry_not_before(now + self.options.retry_interval);
-        Some(Entry::stale(slot, tier, now, Staleness::LoadFailed))
+        if why == Staleness::LoadFailed {
+            slot.life.retry_not_before(now + self.options.retry_interval);
+        }
+        Some(Entry::stale(slot, tier, now, why))
     }
 
     async fn load<F, Fut, E>(&self, key: K, loader: F) -> Result<V, Error>

@@ -16,6 +16,9 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) retry_interval: Duration,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) hard_timeout: Option<Duration>,
+    pub(crate) finish_timed_out_loads: bool,
     pub(crate) jitter: f64,
     pub(crate) l1_ttl: Duration,
     pub(crate) l1_max_entries: u64,
@@ -45,6 +48,9 @@ impl Default for Options {
             grace: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
             retry_interval: Duration::from_secs(1),
+            soft_timeout: None,
+            hard_timeout: None,
+            finish_timed_out_loads: true,
             jitter: 0.0,
             l1_ttl: Duration::MAX,
             l1_max_entries: 10_000,
@@ -70,13 +76,23 @@ const LEAST_WINDOW: Duration = Duration::from_millis(100);
 
 impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let durations = [("ttl", self.ttl), ("l1_ttl", self.l1_ttl)];
-        if let Some((setting, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
+        let durations = [
+            ("ttl", Some(self.ttl)),
+            ("l1_ttl", Some(self.l1_ttl)),
+            ("soft_timeout", self.soft_timeout),
+            ("hard_timeout", self.hard_timeout),
+        ];
+        if let Some((setting, _)) = durations.iter().find(|(_, duration)| *duration == Some(Duration::ZERO)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
         }
         let capacities = [("l1_max_entries", Some(self.l1_max_entries)), ("l1_max_bytes", self.l1_max_bytes)];
         if let Some((setting, _)) = capacities.iter().find(|(_, capacity)| *capacity == Some(0)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
+        }
+        if let (Some(soft), Some(hard)) = (self.soft_timeout, self.hard_timeout)
+            && soft >= hard
+        {
+            return Err(Error::config(ConfigProblem::SoftNotSooner { soft, hard }));
         }
         if let Some(given) = self.partitions.filter(|count| !(1..=Settings::MAX_PARTITIONS).contains(count)) {
             return Err(Error::config(ConfigProblem::Partitions { given }));

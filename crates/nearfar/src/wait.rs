@@ -1,0 +1,74 @@
+//! How long a caller waits for a flight.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nearfar_core::Moment;
+
+use crate::engine::Engine;
+use crate::entry::{Entry, Staleness};
+use crate::error::Error;
+use crate::flight::Flight;
+use crate::key::CacheKey;
+
+/// One caller's share of a flight that gives an entry.
+pub(crate) type Share<V> = Flight<Result<Entry<V>, Error>>;
+
+/// Sees a flight to its end, whoever waits for it.
+pub(crate) fn in_background<T: Clone + Send + Sync + 'static>(flight: Flight<T>) {
+    drop(tokio::spawn(flight));
+}
+
+impl<K, V> Engine<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    /// Waits until the flight has landed, or for as long as the timeouts let this caller.
+    pub(crate) async fn wait_for(
+        self: &Arc<Self>,
+        key: &K,
+        encoded: &Bytes,
+        mut flight: Share<V>,
+    ) -> Result<Entry<V>, Error> {
+        let (soft, hard) = (self.options.soft_timeout, self.options.hard_timeout);
+        let began = self.now();
+        if let Some(soft) = soft {
+            if let Some(landed) = self.landed_by(began + soft, &mut flight).await {
+                return landed;
+            }
+            // Without a stale value there is nothing to do but wait on.
+            let stale = tokio::select! {
+                biased;
+                landed = &mut flight => return landed,
+                stale = self.stand_in(key, encoded, Staleness::LoadSlow) => stale,
+            };
+            if let Some(entry) = stale {
+                in_background(flight);
+                return Ok(entry);
+            }
+        }
+        let Some(hard) = hard else { return flight.await };
+        if let Some(landed) = self.landed_by(began + hard, &mut flight).await {
+            return landed;
+        }
+        if self.options.finish_timed_out_loads {
+            in_background(flight);
+        }
+        self.stand_in(key, encoded, Staleness::LoadSlow).await.ok_or_else(|| Error::load_timed_out(hard))
+    }
+
+    async fn landed_by(&self, moment: Moment, flight: &mut Share<V>) -> Option<Result<Entry<V>, Error>> {
+        let clock = self.node().clock;
+        loop {
+            tokio::select! {
+                biased;
+                landed = &mut *flight => return Some(landed),
+                () = clock.sleep_until(moment) => {}
+            }
+            if clock.now() >= moment {
+                return None;
+            }
+        }
+    }
+}
