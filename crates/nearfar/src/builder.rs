@@ -80,6 +80,14 @@ where
         self
     }
 
+    /// For how long it is cached that a loader has found nothing; see
+    /// [`get_or_load_optional`](Cache::get_or_load_optional). Defaults to not at all: who creates a thing does not always
+    /// know that somebody has asked for it, and to invalidate it.
+    pub fn absent_ttl(mut self, ttl: Duration) -> Self {
+        self.options.absent_ttl = Some(ttl);
+        self
+    }
+
     /// For how long past its ttl, within `grace`, a value is served at once to callers with a loader, while one load
     /// runs in the background. Later, callers wait for the load. Defaults to 0: callers wait, which keeps what they get
     /// fresh. `Duration::MAX` is for all of `grace`.

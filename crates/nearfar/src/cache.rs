@@ -10,6 +10,8 @@ use crate::engine::{Engine, Found};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{self, CacheKey};
+use crate::load::Wanted;
+use crate::loaded::Loaded;
 use crate::outcome::Outcome;
 use crate::stats::Stats;
 
@@ -125,7 +127,78 @@ where
         if let Some(entry) = self.engine.l1_hit(key) {
             return Ok(entry);
         }
+        let loader = move |key| async move { loader(key).await.map(Loaded::new).map_err(loader_error) };
         self.get_beyond_l1(key.to_owned(), loader).await
+    }
+
+    /// As [`get_or_load`](Self::get_or_load), when there may be no such thing, which is an answer as well: `None`. It is
+    /// cached if [`absent_ttl`](crate::CacheBuilder::absent_ttl) is given, in both tiers, and invalidated like a value:
+    /// [`set`](Self::set) or [`invalidate`](Self::invalidate) the key once there is one.
+    ///
+    /// To `get` and `contains` it is the same as nothing, and `get_or_load` asks its loader.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use std::{io, time::Duration};
+    /// # let nearfar = nearfar::Nearfar::in_process();
+    /// let users: nearfar::Cache<u64, String> =
+    ///     nearfar.cache("users").absent_ttl(Duration::from_secs(30)).build().await?;
+    /// assert!(users.get_or_load_optional(&7, |_| async { Ok::<_, io::Error>(None) }).await?.is_none());
+    ///
+    /// let unreachable = |_| async { Err(io::Error::other("nobody asks the database")) };
+    /// assert!(users.get_or_load_optional(&7, unreachable).await?.is_none());
+    ///
+    /// users.set(&7, "Ada".to_owned()).await?; // she has signed up
+    /// assert!(users.get_or_load_optional(&7, unreachable).await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load_optional<Q, F, Fut, E>(
+        &self,
+        key: &Q,
+        loader: F,
+    ) -> Result<Option<Entry<V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<V>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let found = |value: Option<V>| value.map_or_else(Loaded::absent, Loaded::new);
+        self.get_or_load_with(key, move |key| async move { loader(key).await.map(found) }).await
+    }
+
+    /// As [`get_or_load_optional`](Self::get_or_load_optional), with a loader that says how what it has found is to be
+    /// cached; see [`Loaded`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::{Cache, Loaded, Nearfar};
+    /// # use std::{io, time::Duration};
+    /// # let pages: Cache<String, String> = Nearfar::in_process().cache("pages").build().await?;
+    /// let fetch = |path: String| async move {
+    ///     Ok::<_, io::Error>(Loaded::new(path).ttl(Duration::from_secs(10)).grace(Duration::from_secs(60)))
+    /// };
+    /// assert_eq!(pages.get_or_load_with("/home", fetch).await?.as_deref().map(String::as_str), Some("/home"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load_with<Q, F, Fut, E>(&self, key: &Q, loader: F) -> Result<Option<Entry<V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        if let Some(entry) = self.engine.l1_hit(key) {
+            return Ok(Some(entry));
+        }
+        let loader = move |key| async move { loader(key).await.map_err(loader_error) };
+        self.find_beyond_l1(key.to_owned(), loader).await
     }
 
     /// Makes a value the truth, on every node.
@@ -156,6 +229,35 @@ where
     /// # }
     /// ```
     pub async fn set<Q>(&self, key: &Q, value: V) -> Result<Outcome, Error>
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let key = key.to_owned();
+        let encoded = key::encode(&key)?;
+        self.engine.set(key, encoded, Loaded::new(value)).await
+    }
+
+    /// As [`set`](Self::set), with a lifetime of its own, or to say that there is no such thing; see [`Loaded`].
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); and of kind [`Config`](crate::ErrorKind::Config) for what is not to be stored.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::{ErrorKind, Loaded, Nearfar};
+    /// # use std::time::Duration;
+    /// # let names: nearfar::Cache<String, u8> = Nearfar::in_process().cache("names").build().await?;
+    /// names.set_with("Ada", Loaded::new(36).ttl(Duration::from_secs(5))).await?;
+    /// assert_eq!(names.get("Ada").await?.as_deref(), Some(&36));
+    ///
+    /// let never = names.set_with("Ada", Loaded::new(36).ttl(Duration::ZERO)).await;
+    /// assert_eq!(never.unwrap_err().kind(), ErrorKind::Config);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn set_with<Q>(&self, key: &Q, value: Loaded<V>) -> Result<Outcome, Error>
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
@@ -306,24 +408,44 @@ where
     #[inline(never)]
     fn get_from_l2(&self, key: K) -> BeyondL1<'_, Option<Entry<V>>> {
         Box::pin(async move {
+            if self.engine.l1_knows_absent(&key) {
+                return Ok(None);
+            }
             let encoded = key::encode(&key)?;
             match self.engine.read_l2(&key, &encoded).await? {
-                Found::Fresh(entry) => Ok(Some(entry)),
+                Found::Fresh(entry, _) => Ok(entry.present()),
                 Found::Stale(..) | Found::Nothing(_) => Ok(None),
             }
         })
     }
 
     #[inline(never)]
-    fn get_beyond_l1<F, Fut, E>(&self, key: K, loader: F) -> BeyondL1<'_, Entry<V>>
+    fn get_beyond_l1<F, Fut>(&self, key: K, loader: F) -> BeyondL1<'_, Entry<V>>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
+        let wanted = Wanted { or_absent: false, or_stale: true };
         Box::pin(async move {
             let encoded = key::encode(&key)?;
-            self.engine.read_or_load(key, encoded, loader).await
+            let entry = self.engine.read_or_load(key, encoded, loader, wanted).await?;
+            entry.present().ok_or_else(Error::absent)
+        })
+    }
+
+    #[inline(never)]
+    fn find_beyond_l1<F, Fut>(&self, key: K, loader: F) -> BeyondL1<'_, Option<Entry<V>>>
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
+    {
+        let wanted = Wanted { or_absent: true, or_stale: true };
+        Box::pin(async move {
+            if self.engine.l1_knows_absent(&key) {
+                return Ok(None);
+            }
+            let encoded = key::encode(&key)?;
+            Ok(self.engine.read_or_load(key, encoded, loader, wanted).await?.present())
         })
     }
 
@@ -340,6 +462,10 @@ where
     pub fn namespace(&self) -> &str {
         self.engine.namespace().as_str()
     }
+}
+
+fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {
+    Error::loader(cause.into())
 }
 
 impl<K, V> Clone for Cache<K, V> {

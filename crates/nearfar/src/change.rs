@@ -11,10 +11,11 @@ use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Mome
 use crate::agreement::Disagreement;
 use crate::engine::{Engine, weight};
 use crate::entry::Slot;
-use crate::error::{Error, MAX_VALUE_LEN, Operation};
+use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Life, Lifetime};
+use crate::loaded::Loaded;
 use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
 
@@ -23,9 +24,12 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    pub(crate) async fn set(&self, key: K, encoded: Bytes, value: V) -> Result<Outcome, Error> {
-        let lifetime = self.options.lifetime();
-        let envelope = self.envelope(&self.header(Kind::Value, lifetime), &value)?;
+    pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
+        let lifetime = self.options.lifetime_of_loaded(&loaded);
+        let lifetime = lifetime.ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
+        let value = loaded.value;
+        let kind = if value.is_some() { Kind::Value } else { Kind::Absent };
+        let envelope = self.envelope(&self.header(kind, lifetime), value.as_ref())?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let part = self.held.part_of(&encoded);
@@ -126,9 +130,10 @@ where
         }
     }
 
-    /// The unstamped envelope of a value.
-    pub(crate) fn envelope(&self, header: &EnvelopeHeader, value: &V) -> Result<Bytes, Error> {
-        let payload = self.codec.encode(value).map_err(Error::encode)?;
+    /// The unstamped envelope of a value, or of there being none.
+    pub(crate) fn envelope(&self, header: &EnvelopeHeader, value: Option<&V>) -> Result<Bytes, Error> {
+        let payload = value.map(|value| self.codec.encode(value)).transpose();
+        let payload = payload.map_err(Error::encode)?.unwrap_or_default();
         if payload.len() > MAX_VALUE_LEN {
             return Err(Error::value_too_large(payload.len()));
         }

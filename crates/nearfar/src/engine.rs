@@ -35,7 +35,8 @@ pub(crate) struct Engine<K, V> {
 
 /// What reading L2 found.
 pub(crate) enum Found<V> {
-    Fresh(Entry<V>),
+    /// Something fresh, be it that there is no such thing, when the partition stood there.
+    Fresh(Entry<V>, Option<Head>),
     /// Something stale, when the partition stood there.
     Stale(Arc<Slot<V>>, Option<Head>),
     /// Nothing that may be served, when the partition stood there.
@@ -143,7 +144,7 @@ where
         stats
     }
 
-    /// The value in L1, if it may be served.
+    /// The value in L1, if there is one and it may be served.
     #[inline]
     pub(crate) fn peek<Q>(&self, key: &Q) -> Option<Entry<V>>
     where
@@ -152,7 +153,14 @@ where
     {
         let clock = self.node().clock;
         let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
-        Some(Entry::new(slot, Tier::L1, read_at))
+        Entry::new(slot, Tier::L1, read_at).present()
+    }
+
+    /// Whether L1 knows that there is no such thing; counted as a hit.
+    pub(crate) fn l1_knows_absent(&self, key: &K) -> bool {
+        let absent = self.held.l1.get(key, || self.now()).is_some_and(|(slot, _)| slot.value.is_none());
+        self.held.counters.l1_hits.add(absent.into());
+        absent
     }
 
     /// The value in L1, counted as a hit.
@@ -184,7 +192,7 @@ where
         if is_fresh {
             self.held.counters.l2_hits.add(1);
             let taken_at = slot.taken_at;
-            Ok(Found::Fresh(Entry::new(slot, Tier::L2, taken_at)))
+            Ok(Found::Fresh(Entry::new(slot, Tier::L2, taken_at), snapshot.head))
         } else {
             self.held.counters.misses.add(1);
             Ok(Found::Stale(slot, snapshot.head))
@@ -198,7 +206,8 @@ where
             return Ok(false);
         }
         let snapshot = self.snapshot(part, encoded).await?;
-        Ok(self.live(&snapshot, part, self.now()).is_some_and(|live| live.left.is_fresh()))
+        let live = self.live(&snapshot, part, self.now());
+        Ok(live.is_some_and(|live| live.envelope.header.kind == Kind::Value && live.left.is_fresh()))
     }
 
     async fn snapshot(&self, part: &Part, encoded: &Bytes) -> Result<Snapshot, Error> {
@@ -214,7 +223,9 @@ where
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, part, now)?;
-        let Ok(value) = self.codec.decode(&envelope.payload) else {
+        let is_absent = envelope.header.kind == Kind::Absent;
+        let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
+        let Ok(value) = decoded else {
             self.held.counters.unreadable.add(1);
             return None;
         };
@@ -239,7 +250,7 @@ where
         };
         // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
         let alive = snapshot.head?.covers(envelope.stamp.version);
-        if envelope.header.kind != Kind::Value || !alive {
+        if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) || !alive {
             return None;
         }
         if !self.understands(&envelope) {

@@ -73,6 +73,15 @@ impl<V> Entry<V> {
         Self { slot, tier, staleness: Some(why), read_at }
     }
 
+    pub(crate) fn is_absent(&self) -> bool {
+        self.slot.value.is_none()
+    }
+
+    /// `None` if there is known to be no such thing. No other entry is handed out.
+    pub(crate) fn present(self) -> Option<Self> {
+        (!self.is_absent()).then_some(self)
+    }
+
     /// Why it is served although it is stale; `None` if it is fresh. Only callers with a loader are served stale values.
     pub fn staleness(&self) -> Option<Staleness> {
         self.staleness
@@ -100,7 +109,7 @@ impl<V> Deref for Entry<V> {
     type Target = V;
 
     fn deref(&self) -> &V {
-        &self.slot.value
+        self.slot.value.as_ref().expect("what is absent is not handed out")
     }
 }
 
@@ -113,7 +122,7 @@ impl<V> Clone for Entry<V> {
 impl<V: fmt::Debug> fmt::Debug for Entry<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("value", &self.slot.value)
+            .field("value", &**self)
             .field("tier", &self.tier)
             .field("staleness", &self.staleness)
             .field("version", &self.slot.version)
@@ -124,7 +133,8 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
 
 /// What L1 holds of a key, shared with the entries handed out.
 pub(crate) struct Slot<V> {
-    pub(crate) value: V,
+    /// `None` if there is known to be no such thing.
+    pub(crate) value: Option<V>,
     pub(crate) version: Version,
     /// How old the value was when this node took it in, and when that was: entries may be older than the node.
     pub(crate) age_when_taken: Duration,

@@ -55,6 +55,9 @@ pub enum ErrorKind {
     LoaderPanicked,
     /// The loader took longer than [`hard_timeout`](crate::CacheBuilder::hard_timeout).
     LoadTimedOut,
+    /// Another caller of the same key, who [takes that for an answer](crate::Cache::get_or_load_optional), has just found
+    /// that there is no such thing.
+    Absent,
     /// A value could not be encoded, or is too large.
     Value,
     /// A key cannot be used: too long, or its text does not read back to the same key.
@@ -76,6 +79,7 @@ enum Problem {
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
     LoadTimedOut { limit: Duration },
+    Absent,
     Encode(Box<dyn StdError + Send + Sync>),
     ValueTooLarge { len: usize },
     Key { type_name: &'static str, problem: KeyProblem },
@@ -107,6 +111,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
+    StoresNothing,
     SoftNotSooner { soft: Duration, hard: Duration },
     Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
@@ -160,6 +165,10 @@ impl Error {
         Self::of(Problem::LoadTimedOut { limit })
     }
 
+    pub(crate) fn absent() -> Self {
+        Self::of(Problem::Absent)
+    }
+
     pub(crate) fn encode(cause: Box<dyn StdError + Send + Sync>) -> Self {
         Self::of(Problem::Encode(cause))
     }
@@ -205,6 +214,7 @@ impl Error {
             Problem::Loader(_) | Problem::LoaderWaitsForItself => ErrorKind::Loader,
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
+            Problem::Absent => ErrorKind::Absent,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
             Problem::Key { .. } => ErrorKind::Key,
             Problem::Closed => ErrorKind::Closed,
@@ -285,6 +295,7 @@ impl fmt::Display for Problem {
             Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
+            Self::Absent => write!(f, "another caller's loader has just found that there is no such thing"),
             Self::LoadTimedOut { limit } => write!(f, "the load took longer than {limit:?}"),
             Self::LoaderWaitsForItself => {
                 write!(
@@ -360,6 +371,9 @@ impl fmt::Display for ConfigProblem {
             Self::Zero { setting } => write!(f, "`{setting}` must not be zero"),
             Self::Jitter { given } => {
                 write!(f, "`jitter` is a fraction of ttl from 0 up to, not including, 1: {given}")
+            }
+            Self::StoresNothing => {
+                write!(f, "setting what is not to be stored, with a `ttl` of zero, or absent without one")
             }
             Self::SoftNotSooner { soft, hard } => {
                 write!(f, "`soft_timeout` of {soft:?} must be shorter than `hard_timeout` of {hard:?}")

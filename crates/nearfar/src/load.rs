@@ -1,6 +1,5 @@
 //! Loading: one flight per key, whose value goes to both tiers if nothing newer came meanwhile.
 
-use std::error::Error as StdError;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use crate::error::Error;
 use crate::flight::{Boarding, Departure};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Life};
+use crate::loaded::Loaded;
 use crate::wait::in_background;
 
 /// What is known of a load when it begins.
@@ -31,13 +31,13 @@ struct Start {
     began_at: Moment,
 }
 
-/// What a flight is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// Somebody waits for it, and may get what is stale.
-    Answer,
-    /// Nobody needs to wait.
-    Refresh,
+/// What will do for who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Whether it is an answer that there is no such thing.
+    pub(crate) or_absent: bool,
+    /// Whether something stale may be: not for who refreshes it.
+    pub(crate) or_stale: bool,
 }
 
 /// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
@@ -49,37 +49,43 @@ where
     V: Send + Sync + 'static,
 {
     /// Serves what is stale in L1 if that will do; else joins or leads the flight of the key.
-    pub(crate) async fn read_or_load<F, Fut, E>(
+    pub(crate) async fn read_or_load<F, Fut>(
         self: &Arc<Self>,
         key: K,
         encoded: Bytes,
         loader: F,
+        wanted: Wanted,
     ) -> Result<Entry<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
-        let entry = self.answer(key, encoded, loader).await?;
+        let entry = self.answer(key, encoded, loader, wanted).await?;
         self.held.counters.stale_hits.add(entry.staleness().is_some().into());
         Ok(entry)
     }
 
-    async fn answer<F, Fut, E>(self: &Arc<Self>, key: K, encoded: Bytes, loader: F) -> Result<Entry<V>, Error>
+    async fn answer<F, Fut>(
+        self: &Arc<Self>,
+        key: K,
+        encoded: Bytes,
+        loader: F,
+        wanted: Wanted,
+    ) -> Result<Entry<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
         if let Some((entry, why)) = self.stale_at_once(&key) {
             if why == Staleness::Revalidating
-                && let Boarding::Led(flight) = self.board(&key, encoded, loader, Purpose::Refresh)
+                && let Boarding::Led(flight) =
+                    self.board(&key, encoded, loader, Wanted { or_stale: false, ..wanted })
             {
                 in_background(flight);
             }
             return Ok(entry);
         }
-        match self.board(&key, encoded.clone(), loader, Purpose::Answer) {
+        match self.board(&key, encoded.clone(), loader, wanted) {
             Boarding::Led(flight) => self.wait_for(&key, &encoded, flight).await,
             Boarding::Joined(flight) => {
                 self.held.counters.joined.add(1);
@@ -89,23 +95,22 @@ where
         }
     }
 
-    fn board<F, Fut, E>(
+    fn board<F, Fut>(
         self: &Arc<Self>,
         key: &K,
         encoded: Bytes,
         loader: F,
-        purpose: Purpose,
+        wanted: Wanted,
     ) -> Boarding<Result<Entry<V>, Error>>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
         let gate = Arc::clone(&self.held.part_of(&encoded).gate);
         let departure =
             Departure { at: self.now(), generation: gate.generation(), fence: gate.height(&encoded) };
         let may_join = |other: Departure| self.may_join(&gate, other, departure.at);
-        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader, purpose));
+        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader, wanted));
         self.held.flights.board(key, departure, may_join, load)
     }
 
@@ -149,24 +154,24 @@ where
         })
     }
 
-    async fn fly<F, Fut, E>(
+    async fn fly<F, Fut>(
         self: Arc<Self>,
         key: K,
         encoded: Bytes,
         loader: F,
-        purpose: Purpose,
+        wanted: Wanted,
     ) -> Result<Entry<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
         let asked_at = self.now();
         let window = self.options.fence_window.saturating_sub(ROUNDING);
         let remote = &self.held.part_of(&encoded).remote;
         let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
         let (stale, head) = match self.read_l2(&key, &encoded).await {
-            Ok(Found::Fresh(entry)) => return Ok(entry),
+            Ok(Found::Fresh(entry, head)) if !wanted.or_absent && entry.is_absent() => (None, head),
+            Ok(Found::Fresh(entry, _)) => return Ok(entry),
             Ok(Found::Stale(slot, head)) => (Some(slot), head),
             Ok(Found::Nothing(head)) => (None, head),
             // The load works without L2; `snapshot` has counted the failure.
@@ -179,7 +184,7 @@ where
         let in_l2 = stale.is_some();
         let landing = Arc::clone(&self).land(key.clone(), encoded, loader, start, in_l2);
         let now = self.now();
-        let answer = stale.filter(|_| purpose == Purpose::Answer);
+        let answer = stale.filter(|_| wanted.or_stale);
         let Some((slot, why)) = answer.and_then(|slot| self.excuse(&slot, now).map(|why| (slot, why))) else {
             return landing.await;
         };
@@ -190,7 +195,7 @@ where
     }
 
     /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
-    async fn land<F, Fut, E>(
+    async fn land<F, Fut>(
         self: Arc<Self>,
         key: K,
         encoded: Bytes,
@@ -200,12 +205,11 @@ where
     ) -> Result<Entry<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<V, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
         let load = async {
-            let value = self.load(key.clone(), loader).await?;
-            Ok(self.fill(key.clone(), encoded.clone(), value, start).await)
+            let found = self.load(key.clone(), loader).await?;
+            Ok(self.fill(key.clone(), encoded.clone(), found, start).await)
         };
         match Arc::clone(&self).caught(load).await {
             Err(error) if stale_in_l2 || self.held.l1.get_stale(&key, || self.now()).is_some() => {
@@ -220,7 +224,7 @@ where
         let (slot, tier, now) = match self.held.l1.get_stale(key, || self.now()) {
             Some((slot, now)) => (slot, Tier::L1, now),
             None => match self.read_l2(key, encoded).await.ok()? {
-                Found::Fresh(entry) => return Some(entry),
+                Found::Fresh(entry, _) => return entry.present(),
                 Found::Stale(slot, _) => (slot, Tier::L2, self.now()),
                 Found::Nothing(_) => return None,
             },
@@ -234,47 +238,45 @@ where
         Some(Entry::stale(slot, tier, now, why))
     }
 
-    async fn load<F, Fut, E>(&self, key: K, loader: F) -> Result<V, Error>
+    async fn load<F, Fut>(&self, key: K, loader: F) -> Result<Loaded<V>, Error>
     where
         F: FnOnce(K) -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        E: Into<Box<dyn StdError + Send + Sync>>,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send,
     {
-        match loader(key).await {
-            Ok(value) => {
-                self.held.counters.loads.add(1);
-                Ok(value)
-            }
-            Err(cause) => {
-                self.held.counters.load_failures.add(1);
-                Err(Error::loader(cause.into()))
-            }
-        }
+        let found = loader(key).await;
+        let counters = &self.held.counters;
+        let counter = if found.is_ok() { &counters.loads } else { &counters.load_failures };
+        counter.add(1);
+        found
     }
 
-    /// Proposes a loaded value to both tiers. The caller gets it in any case (race R18).
-    async fn fill(&self, key: K, encoded: Bytes, value: V, start: Start) -> Entry<V> {
+    /// Proposes what was loaded to both tiers. The caller gets it in any case (race R18).
+    async fn fill(&self, key: K, encoded: Bytes, loaded: Loaded<V>, start: Start) -> Entry<V> {
         let loaded_at = self.now();
-        let lifetime = self.options.lifetime();
-        let header = EnvelopeHeader {
-            load_cost: loaded_at.since(start.began_at),
-            ..self.header(Kind::Value, lifetime)
-        };
-        let envelope = self.envelope(&header, &value);
+        let stored = self.options.lifetime_of_loaded(&loaded);
+        let lifetime = stored.unwrap_or_else(|| self.options.lifetime());
+        let kind = if loaded.value.is_some() { Kind::Value } else { Kind::Absent };
+        let header =
+            EnvelopeHeader { load_cost: loaded_at.since(start.began_at), ..self.header(kind, lifetime) };
+        let envelope = stored.map(|_| self.envelope(&header, loaded.value.as_ref()));
         let slot = Arc::new(Slot {
-            value,
+            value: loaded.value,
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
             life: Life::new(loaded_at, Left::all(lifetime), self.options.l1_ttl),
             partition: self.held.part_of(&encoded).id.index(),
             generation: start.ticket.generation(),
-            encoded_len: envelope.as_ref().map_or(0, weight),
+            encoded_len: envelope.as_ref().and_then(|envelope| envelope.as_ref().ok()).map_or(0, weight),
         });
         let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
-        let Ok(envelope) = envelope else {
-            self.held.counters.unstorable.add(1);
-            return entry;
+        let envelope = match envelope {
+            Some(Ok(envelope)) => envelope,
+            Some(Err(_)) => {
+                self.held.counters.unstorable.add(1);
+                return entry;
+            }
+            None => return entry,
         };
         let write = KeyWrite { key: encoded, envelope, keep: self.options.keep(lifetime) };
         if self.fill_l2(write, &start).await {

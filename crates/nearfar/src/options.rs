@@ -7,6 +7,7 @@ use nearfar_core::backend::Settings;
 
 use crate::error::{ConfigProblem, Error};
 use crate::lifetime::Lifetime;
+use crate::loaded::Loaded;
 use crate::outcome::Unacknowledged;
 
 /// What `Cache::builder` collects. Every field's default has its reason at its setter.
@@ -14,6 +15,7 @@ use crate::outcome::Unacknowledged;
 pub(crate) struct Options {
     pub(crate) ttl: Duration,
     pub(crate) grace: Duration,
+    pub(crate) absent_ttl: Option<Duration>,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) retry_interval: Duration,
     pub(crate) soft_timeout: Option<Duration>,
@@ -46,6 +48,7 @@ impl Default for Options {
         Self {
             ttl: Duration::from_secs(300),
             grace: Duration::ZERO,
+            absent_ttl: None,
             stale_while_revalidate: Duration::ZERO,
             retry_interval: Duration::from_secs(1),
             soft_timeout: None,
@@ -79,6 +82,7 @@ impl Options {
         let durations = [
             ("ttl", Some(self.ttl)),
             ("l1_ttl", Some(self.l1_ttl)),
+            ("absent_ttl", self.absent_ttl),
             ("soft_timeout", self.soft_timeout),
             ("hard_timeout", self.hard_timeout),
         ];
@@ -120,8 +124,21 @@ impl Options {
 
     /// The lifetime of a value written now: `ttl` less its jitter, and `grace`.
     pub(crate) fn lifetime(&self) -> Lifetime {
-        let ttl = limited(self.ttl).map(|ttl| ttl.mul_f64(1.0 - self.jitter * fastrand::f64()));
-        Lifetime { ttl, grace: self.grace.min(FOR_EVER) }
+        self.lifetime_of(self.ttl, self.grace)
+    }
+
+    fn lifetime_of(&self, ttl: Duration, grace: Duration) -> Lifetime {
+        let ttl = limited(ttl).map(|ttl| ttl.mul_f64(1.0 - self.jitter * fastrand::f64()));
+        Lifetime { ttl, grace: grace.min(FOR_EVER) }
+    }
+
+    /// That of what a loader has found; `None` if it is not to be stored.
+    pub(crate) fn lifetime_of_loaded<V>(&self, loaded: &Loaded<V>) -> Option<Lifetime> {
+        let (ttl, grace) = match &loaded.value {
+            Some(_) => (loaded.ttl.unwrap_or(self.ttl), loaded.grace.unwrap_or(self.grace)),
+            None => (loaded.ttl.or(self.absent_ttl)?, Duration::ZERO),
+        };
+        (loaded.is_stored && !ttl.is_zero()).then(|| self.lifetime_of(ttl, grace))
     }
 
     /// How long L2 keeps a value: never shorter than the fence window, or a short-lived value would stop fencing.
