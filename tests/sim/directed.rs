@@ -1,5 +1,6 @@
 //! Histories that are told, not drawn.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,15 +58,64 @@ fn a_clear_that_l2_has_lost_is_issued_again_though_nothing_follows() {
     });
 }
 
+/// The clocks of the partitions are minutes apart, see [`APART`](crate::server::APART). By that of another partition, a
+/// value would live for ever or not at all, and every deadline would be far away or long over.
+#[test]
+fn each_partition_goes_by_the_clock_of_its_own_server() {
+    on_virtual_time(1, async {
+        let mut rng = Rng::with_seed(1);
+        let times = Plan { ttl: millis(600), jitter: 0.0, fence_window: millis(400), ..Plan::draw(&mut rng) };
+        let world = World::of(Plan { keys: 12, partitions: 3, latency: 2, ..times }, rng, false);
+        let ((_a, a), (_b, b)) = (quiet_node(&world).await, quiet_node(&world).await);
+        let indices = (0..12).map(|key| world.lock().index_of(key));
+        assert_eq!(indices.collect::<BTreeSet<_>>().len(), 3, "each partition has a key");
+
+        for key in 0..12 {
+            let (old, new) = (Value { key, revision: 0 }, Value { key, revision: 1 });
+            assert!(a.set(&key, old).await.expect("L2 is there").is_applied(), "before its deadline");
+            sleep(millis(300)).await;
+            assert!(b.get(&key).await.expect("L2 is there").is_some(), "half of its ttl is left, in L2");
+            sleep(millis(310)).await;
+            let (of_a, of_b) = (a.get(&key).await, b.get(&key).await);
+            assert!(of_a.expect("L2 is there").or(of_b.expect("L2 is there")).is_none(), "its ttl is over");
+
+            load(&a, new, millis(100)).await;
+            assert_eq!(
+                b.get(&key).await.expect("L2 is there").as_deref(),
+                Some(&new),
+                "it is within the fence"
+            );
+            assert!(b.invalidate(&key).await.expect("L2 is there").is_applied(), "before its deadline");
+            load(&a, new, millis(500)).await;
+            assert!(b.get(&key).await.expect("L2 is there").is_none(), "no fence stands for so long");
+        }
+    });
+}
+
+/// Loads a value, which takes so long.
+async fn load(cache: &Values, value: Value, time: Duration) {
+    let loader = async move |_| {
+        sleep(time).await;
+        Ok::<_, std::io::Error>(value)
+    };
+    let loaded = cache.get_or_load(&value.key, loader).await.expect("the loader works");
+    assert_eq!(*loaded, value);
+}
+
 /// A node that trusts its subscription, whose own clients have gone.
 async fn one_quiet_node() -> (Arc<World>, Process, Values) {
     let mut rng = Rng::with_seed(1);
     let plan = Plan { ttl: millis(300_000), ..Plan::draw(&mut rng) };
     let world = World::of(plan, rng, false);
+    let (process, cache) = quiet_node(&world).await;
+    (world, process, cache)
+}
+
+async fn quiet_node(world: &Arc<World>) -> (Process, Values) {
     world.lock().quiet = true;
-    let process = Process::start(&world);
+    let process = Process::start(world);
     sleep(LONG).await;
     let cache = process.cache().expect("nothing keeps it from starting");
     assert!(cache.stats().trusted);
-    (world, process, cache)
+    (process, cache)
 }
