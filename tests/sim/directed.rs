@@ -17,6 +17,7 @@ use crate::world::World;
 
 /// Longer than a watchdog waits, and connecting takes.
 const LONG: Duration = millis(4_000);
+const SECOND: Duration = millis(1_000);
 
 /// Every command arrives, and its reply is lost. Beats arrive too, so echoes come and the node trusts its subscription.
 /// While only echoes were watched, nobody replaced the connection: each read of L2 took a command's time and failed,
@@ -66,7 +67,7 @@ fn each_partition_goes_by_the_clock_of_its_own_server() {
         let mut rng = Rng::with_seed(1);
         let times = Plan { ttl: millis(600), jitter: 0.0, fence_window: millis(400), ..Plan::draw(&mut rng) };
         let world = World::of(Plan { keys: 12, partitions: 3, latency: 2, ..times }, rng, false);
-        let ((_a, a), (_b, b)) = (quiet_node(&world).await, quiet_node(&world).await);
+        let ((a_lives, a), (b_lives, b)) = (quiet_node(&world).await, quiet_node(&world).await);
         let indices = (0..12).map(|key| world.lock().index_of(key));
         assert_eq!(indices.collect::<BTreeSet<_>>().len(), 3, "each partition has a key");
 
@@ -89,6 +90,19 @@ fn each_partition_goes_by_the_clock_of_its_own_server() {
             load(&a, new, millis(500)).await;
             assert!(b.get(&key).await.expect("L2 is there").is_none(), "no fence stands for so long");
         }
+
+        let (nearfar, _) = a_lives.node().expect("it was built");
+        let silences = async || {
+            let nodes = nearfar.nodes().await.expect("L2 is there");
+            let of_this = |this: bool| nodes.iter().find(|node| node.is_this_one == this);
+            (of_this(true).expect("it beats").silent_for, of_this(false).expect("it beat").silent_for)
+        };
+        let (of_a, of_b) = silences().await;
+        assert!(of_a < SECOND && of_b < SECOND, "{of_a:?} {of_b:?}");
+        b_lives.crash(&world);
+        sleep(5 * SECOND).await;
+        let (of_a, of_b) = silences().await;
+        assert!(of_a < SECOND && of_b > 4 * SECOND && of_b < 6 * SECOND, "{of_a:?} {of_b:?}");
     });
 }
 
@@ -98,8 +112,8 @@ async fn load(cache: &Values, value: Value, time: Duration) {
         sleep(time).await;
         Ok::<_, std::io::Error>(value)
     };
-    let loaded = cache.get_or_load(&value.key, loader).await.expect("the loader works");
-    assert_eq!(*loaded, value);
+    let entry = cache.get_or_load(&value.key, loader).await.expect("the loader works");
+    assert_eq!(*entry, value);
 }
 
 /// A node that trusts its subscription, whose own clients have gone.
