@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use nearfar::Nearfar;
-use nearfar_testkit::{Direction, Flow, RedisCluster, eventually};
+use nearfar::{Cache, Nearfar, Outcome};
+use nearfar_testkit::{Direction, Flow, RedisCluster, RedisServer, eventually, let_pass};
+use nearfar_tests::trusted;
 
 use crate::trial::{ALL_FOUR, BOUND, KEYS, NAMESPACE, Trial};
 
@@ -175,4 +176,83 @@ async fn one_server_is_enough_to_find_the_cluster() {
     assert_eq!(cache.stats().partitions_trusted, 16);
     cache.clear().await.unwrap();
     assert!(cache.get(&5).await.unwrap().is_none());
+}
+
+/// A server answers for such a slot as for a cluster that is down, and the client library hangs up on that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_nobody_owns_takes_its_partition_alone_and_gives_it_back() {
+    let cluster = cluster().await;
+    let (a, b) = (node(&cluster).await, node(&cluster).await);
+    let slot = slot_of_key(&cluster, 0).await;
+    let owner = cluster.owner_of_slot(slot).await;
+    let neighbours = neighbours_of_key(&cluster, 0).await;
+    assert!(neighbours.len() > 1, "others are on the same server");
+
+    let slot = slot.to_string();
+    eventually("nobody owns the slot", async || is_given_up(&cluster, &slot).await).await;
+    let before = connections(&cluster[owner]).await;
+    eventually("the loss is noticed", async || !a.stats().trusted && !b.stats().trusted).await;
+    assert!(matches!(a.set(&0, 1).await.unwrap(), Outcome::Queued));
+    for round in 0..20 {
+        let_pass(BOUND / 10).await;
+        for key in &neighbours {
+            assert!(matches!(a.set(key, round).await.unwrap(), Outcome::Applied(_)), "{key}");
+            eventually("it is heard", async || *b.get(key).await.unwrap().unwrap() == round).await;
+        }
+        assert_eq!((a.stats().partitions_trusted, b.stats().partitions_trusted), (15, 15));
+    }
+    let since = connections(&cluster[owner]).await - before;
+    assert!(since < 30, "{since} connections");
+
+    assert!(cluster[owner].command(&["CLUSTER", "ADDSLOTS", &slot]).await.is_ok());
+    trusted(&a).await;
+    trusted(&b).await;
+    eventually("what waited is delivered", async || a.stats().outbox_keys == 0).await;
+    a.set(&0, 2).await.unwrap();
+    assert_eq!(*b.get(&0).await.unwrap().unwrap(), 2);
+    a.set(&0, 3).await.unwrap();
+    eventually("it is heard", async || b.peek(&0).is_none()).await;
+}
+
+async fn node(cluster: &RedisCluster) -> Cache<u64, u64> {
+    let nearfar = Nearfar::connect(&cluster.url()).await.unwrap();
+    let cache = nearfar.cache(NAMESPACE).max_staleness(BOUND).build().await.unwrap();
+    trusted(&cache).await;
+    cache
+}
+
+/// A key of each other partition that is on the same server.
+async fn neighbours_of_key(cluster: &RedisCluster, key: u64) -> Vec<u64> {
+    let of_key = slot_of_key(cluster, key).await;
+    let owner = cluster.owner_of_slot(of_key).await;
+    let mut slots = vec![of_key];
+    let mut neighbours = Vec::new();
+    for key in 0..KEYS {
+        let slot = slot_of_key(cluster, key).await;
+        if !slots.contains(&slot) && cluster.owner_of_slot(slot).await == owner {
+            slots.push(slot);
+            neighbours.push(key);
+        }
+    }
+    neighbours
+}
+
+/// Has all servers forget who owns the slot, which they tell each other, until none knows.
+async fn is_given_up(cluster: &RedisCluster, slot: &str) -> bool {
+    for server in 0..6 {
+        cluster[server].command(&["CLUSTER", "DELSLOTS", slot]).await;
+    }
+    let mut knows = false;
+    for server in 0..6 {
+        let lost = cluster[server].command(&["CLUSTER", "DELSLOTS", slot]).await;
+        knows |= lost.is_ok();
+    }
+    !knows
+}
+
+/// How many the server has ever had.
+async fn connections(server: &RedisServer) -> u64 {
+    let info = server.command(&["INFO", "stats"]).await;
+    let mut lines = info.text().unwrap().lines();
+    lines.find_map(|line| line.strip_prefix("total_connections_received:")).unwrap().parse().unwrap()
 }

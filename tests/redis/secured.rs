@@ -13,17 +13,21 @@ async fn cache(builder: NearfarBuilder, url: &str) -> Cache<String, String> {
 
 /// That what one of them changes, the other sees, and drops its copy.
 async fn hear_each_other(a: &Cache<String, String>, b: &Cache<String, String>) {
-    a.set("k", "old".into()).await.unwrap();
+    hear_of(a, b, "k").await;
+}
+
+async fn hear_of(a: &Cache<String, String>, b: &Cache<String, String>, key: &str) {
+    a.set(key, "old".into()).await.unwrap();
     eventually("the other has a copy", async || {
-        b.get("k").await.unwrap().is_some_and(|entry| *entry == "old") && b.peek("k").is_some()
+        b.get(key).await.unwrap().is_some_and(|entry| *entry == "old") && b.peek(key).is_some()
     })
     .await;
-    a.set("k", "new".into()).await.unwrap();
-    eventually("the copy is dropped", async || b.peek("k").is_none()).await;
-    assert_eq!(*b.get("k").await.unwrap().unwrap(), "new");
-    b.invalidate("k").await.unwrap();
-    eventually("the copy is dropped", async || a.peek("k").is_none()).await;
-    assert!(a.get("k").await.unwrap().is_none());
+    a.set(key, "new".into()).await.unwrap();
+    eventually("the copy is dropped", async || b.peek(key).is_none()).await;
+    assert_eq!(*b.get(key).await.unwrap().unwrap(), "new");
+    b.invalidate(key).await.unwrap();
+    eventually("the copy is dropped", async || a.peek(key).is_none()).await;
+    assert!(a.get(key).await.unwrap().is_none());
 }
 
 /// On this server, before and after it is killed and comes back.
@@ -48,11 +52,18 @@ async fn nodes_on_a_socket_hear_each_other_and_come_back_after_a_crash() {
 }
 
 mod tls {
-    use nearfar::{ErrorKind, Nearfar, Tls};
-    use nearfar_testkit::{Authority, RedisServer, Validity, eventually};
+    use nearfar::{Cache, ErrorKind, Nearfar, Tls};
+    use nearfar_core::PartitionId;
+    use nearfar_testkit::{Authority, RedisCluster, RedisServer, Sentinels, Validity, eventually};
     use nearfar_tests::trusted;
 
-    use super::{cache, hear_each_other_again};
+    use super::{cache, hear_each_other, hear_each_other_again, hear_of};
+
+    /// What a node says that believes this authority and has a certificate of it.
+    fn of(authority: &Authority) -> Tls {
+        let client = authority.issue(&["node"], Validity::Now);
+        Tls::new().ca_pem(authority.pem()).client_pem(&client.pem, &client.key)
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nodes_hear_each_other_and_come_back_after_a_crash() {
@@ -60,10 +71,54 @@ mod tls {
         let certificate = authority.issue(&["localhost"], Validity::Now);
         let mut server = RedisServer::builder().tls(&certificate, Some(&authority)).start().await;
         let url = format!("rediss://localhost:{}", server.tls_port());
-        let client = authority.issue(&["node"], Validity::Now);
-        let tls = Tls::new().ca_pem(authority.pem()).client_pem(&client.pem, &client.key);
-        let node = async || cache(Nearfar::builder().tls(tls.clone()), &url).await;
+        let node = async || cache(Nearfar::builder().tls(of(&authority)), &url).await;
         hear_each_other_again(&mut server, node().await, node().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nodes_on_a_cluster_hear_each_other_in_all_partitions_and_follow_a_failover() {
+        let authority = Authority::new("ours");
+        let mut cluster = RedisCluster::builder().tls(&authority).start().await;
+        let url = cluster.url();
+        let node = async || cache(Nearfar::builder().tls(of(&authority)), &url).await;
+        let (a, b) = (node().await, node().await);
+        hear_each_other_everywhere(&a, &b).await;
+
+        let victim = cluster.primaries().await[0];
+        cluster[victim].kill().await;
+        eventually("the loss is noticed", async || !a.stats().trusted && !b.stats().trusted).await;
+        cluster.replace(victim).await;
+        hear_each_other_everywhere(&a, &b).await;
+    }
+
+    async fn hear_each_other_everywhere(a: &Cache<String, String>, b: &Cache<String, String>) {
+        trusted(a).await;
+        trusted(b).await;
+        for partition in 0..16 {
+            let mut keys = (0..).map(|number: u32| number.to_string());
+            let key = keys.find(|key| PartitionId::index_of(key.as_bytes(), 16) == partition).unwrap();
+            hear_of(a, b, &key).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nodes_behind_sentinels_hear_each_other_and_follow_a_failover() {
+        let authority = Authority::new("ours");
+        let mut servers = Sentinels::builder().tls(&authority).start().await;
+        let url = servers.url();
+        let node = async || cache(Nearfar::builder().tls(of(&authority)), &url).await;
+        let (a, b) = (node().await, node().await);
+        trusted(&a).await;
+        trusted(&b).await;
+        hear_each_other(&a, &b).await;
+
+        let primary = servers.primary().await;
+        servers[primary].kill().await;
+        eventually("the loss is noticed", async || !a.stats().trusted && !b.stats().trusted).await;
+        servers.replace(primary).await;
+        trusted(&a).await;
+        trusted(&b).await;
+        hear_each_other(&a, &b).await;
     }
 
     #[tokio::test]

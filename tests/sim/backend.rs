@@ -125,7 +125,7 @@ impl L2 for SimL2 {
     async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
         let (index, key) = (partition.index(), key.clone());
         self.ask(move |state| {
-            let time = state.server.time(state.now());
+            let time = state.server.time(index, state.now());
             Ok(state.server.partition(index).read(time, &key))
         })
         .await

@@ -39,7 +39,7 @@ impl Process {
         Self { id, task, place }
     }
 
-    fn node(&self) -> Option<(Nearfar, Values)> {
+    pub(crate) fn node(&self) -> Option<(Nearfar, Values)> {
         self.place.lock().expect("whoever panics ends the simulation").clone()
     }
 

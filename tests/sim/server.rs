@@ -40,6 +40,8 @@ struct Past {
 const PASTS: usize = 48;
 /// Nodes know nothing of the server's clock, least of all that it began when they did.
 const EPOCH: u64 = 1_000_000_000_000;
+/// By how much the clock of each partition is ahead of the last one's: more than all but the longest of times.
+pub(crate) const APART: Duration = Duration::from_secs(7 * 60);
 
 impl Server {
     pub(crate) fn new(log_len: usize) -> Self {
@@ -59,8 +61,9 @@ impl Server {
         self.ahead += by;
     }
 
-    pub(crate) fn time(&self, now: Duration) -> Moment {
-        Moment::from_micros(EPOCH) + self.ahead + now
+    /// What its clock says in a partition: as on a cluster, each is on a server of its own, with a clock of its own.
+    pub(crate) fn time(&self, index: u16, now: Duration) -> Moment {
+        Moment::from_micros(EPOCH) + self.ahead + now + APART * u32::from(index)
     }
 
     pub(crate) fn partition(&mut self, index: u16) -> &mut Partition {
@@ -103,7 +106,7 @@ impl State {
     /// L2's side of a change of truth: one atomic step, which the judge attends.
     pub(crate) fn change(&mut self, index: u16, change: &Change) -> Result<Version, L2Error> {
         let now = self.now();
-        let time = self.server.time(now);
+        let time = self.server.time(index, now);
         self.server.remember(now, self.judge.mark());
         let Some((version, frame)) = self.server.partition(index).change(time, change) else {
             self.server.past.pop_back();
@@ -145,7 +148,7 @@ impl State {
     }
 
     pub(crate) fn fill(&mut self, index: u16, fill: &Fill) -> FillOutcome {
-        let time = self.server.time(self.now());
+        let time = self.server.time(index, self.now());
         let outcome = self.server.partition(index).fill(time, fill);
         self.count(match outcome {
             FillOutcome::Stored => "fills stored",
@@ -159,7 +162,7 @@ impl State {
     }
 
     pub(crate) fn beat(&mut self, partition: &PartitionId, beat: &Beat) -> BeatReply {
-        let time = self.server.time(self.now());
+        let time = self.server.time(partition.index(), self.now());
         let state = self.server.partition(partition.index());
         let (reply, echo) = state.beat(time, beat.node, beat.id, beat.forget_after);
         self.publish_echo(partition, beat.node, &echo.encode());
@@ -168,9 +171,9 @@ impl State {
 
     /// Nothing is resurrected: what L2 would serve is never older than a change that it has executed and not lost.
     fn inspect(&mut self) {
-        let time = self.server.time(self.now());
         for key in self.database.keys() {
             let index = self.index_of(key);
+            let time = self.server.time(index, self.now());
             let snapshot = self.server.partition(index).read(time, key.to_string().as_bytes());
             let (Some(bytes), Some(head)) = (snapshot.envelope, snapshot.head) else { continue };
             let alive = Envelope::peek_version(&bytes).is_some_and(|version| head.covers(version));

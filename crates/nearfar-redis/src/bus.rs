@@ -44,8 +44,8 @@ pub struct RedisBus {
 #[derive(Debug)]
 struct Wanted {
     node: NodeId,
-    /// Where.
-    server: ServerId,
+    /// Where; `None` while it is nowhere.
+    server: Option<ServerId>,
 }
 
 struct Route {
@@ -100,7 +100,7 @@ impl RedisBus {
 
     fn doubt(&mut self, server: ServerId, doubt: Doubt) {
         let event = if self.topology.is_cluster() {
-            let there = self.wanted.iter().filter(|(_, wanted)| wanted.server == server);
+            let there = self.wanted.iter().filter(|(_, wanted)| wanted.server == Some(server));
             BusEvent::DoubtIn(there.map(|(partition, _)| partition.clone()).collect(), doubt)
         } else {
             BusEvent::Doubt(doubt)
@@ -146,34 +146,35 @@ impl RedisBus {
     }
 
     fn channels_at(&self, server: ServerId) -> Vec<Channels> {
-        let there = self.wanted.iter().filter(|(_, wanted)| wanted.server == server);
+        let there = self.wanted.iter().filter(|(_, wanted)| wanted.server == Some(server));
         there.map(|(partition, wanted)| channels(partition, wanted.node)).collect()
     }
 
     /// Subscribes to what has moved where it is now. Messages of the time in between are missing.
     fn follow_moves(&mut self) {
-        let is_elsewhere = |(partition, wanted): &(&PartitionId, &Wanted)| {
-            self.topology.server_of(partition) != wanted.server
-        };
+        let is_elsewhere =
+            |(partition, wanted): &(&PartitionId, &Wanted)| self.topology.home_of(partition) != wanted.server;
         let moved = self.wanted.iter().filter(is_elsewhere).map(|(partition, _)| partition.clone());
         let moved: Vec<PartitionId> = moved.collect();
         for partition in &moved {
-            let server = self.topology.server_of(partition);
+            let server = self.topology.home_of(partition);
             let Some(wanted) = self.wanted.get_mut(partition) else { continue };
             let from = std::mem::replace(&mut wanted.server, server);
             let channels = channels(partition, wanted.node);
             // A sharded subscription has ended with the move.
             if !self.topology.is_sharded()
-                && let Some(former) = self.links.get(&from)
+                && let Some(former) = from.and_then(|from| self.links.get(&from))
             {
                 former.unsubscribe(channels.clone());
             }
-            self.link(server).subscribe(channels);
+            if let Some(server) = server {
+                self.link(server).subscribe(channels);
+            }
         }
         if !moved.is_empty() {
             self.pending.push_back(BusEvent::DoubtIn(moved, Doubt::TopologyChanged));
         }
-        self.links.retain(|server, _| self.wanted.values().any(|wanted| wanted.server == *server));
+        self.links.retain(|server, _| self.wanted.values().any(|wanted| wanted.server == Some(*server)));
     }
 }
 
@@ -212,13 +213,15 @@ impl Bus for RedisBus {
             // It may have moved, which is a doubt.
             self.follow_moves();
         }
-        let server = self.topology.server_of(partition);
+        let server = self.topology.home_of(partition);
         self.wanted.insert(partition.clone(), Wanted { node, server });
         let channels = channels(partition, node);
         for (channel, carries) in channels.iter().zip([Carries::Messages, Carries::Echoes]) {
             self.routes.insert(channel.clone(), Route { partition: partition.clone(), carries });
         }
-        self.link(server).subscribe(channels);
+        if let Some(server) = server {
+            self.link(server).subscribe(channels);
+        }
     }
 
     fn unsubscribe(&mut self, partition: &PartitionId, node: NodeId) {
@@ -227,7 +230,7 @@ impl Bus for RedisBus {
         for channel in &channels {
             self.routes.remove(channel);
         }
-        if let Some(link) = wanted.and_then(|wanted| self.links.get(&wanted.server)) {
+        if let Some(link) = wanted.and_then(|wanted| self.links.get(&wanted.server?)) {
             link.unsubscribe(channels);
         }
     }

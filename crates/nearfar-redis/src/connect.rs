@@ -152,19 +152,25 @@ where
     F: Future<Output = Result<T, ConnectError>>,
 {
     let note = Note::default();
-    let work = async {
-        let mut work = pin!(connecting(note.clone()));
-        if let Ok(outcome) = tokio::time::timeout(limit / 2, &mut work).await {
-            return outcome;
-        }
-        tokio::select! {
-            outcome = work => outcome,
-            problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
-        }
-    };
-    let outcome = tokio::time::timeout(limit, work).await;
+    let outcome = tokio::time::timeout(limit, or_silence(server, limit / 2, connecting(note.clone()))).await;
     outcome
         .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))
+}
+
+/// Waits for `connecting`, and looks after a while whether the server waits as well.
+async fn or_silence<T>(
+    server: &Server,
+    after: Duration,
+    connecting: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    let mut connecting = pin!(connecting);
+    if let Ok(outcome) = tokio::time::timeout(after, &mut connecting).await {
+        return outcome;
+    }
+    tokio::select! {
+        outcome = connecting => outcome,
+        problem = silence(server) => Err(ConnectError::Tls { server: server.address(), problem }),
+    }
 }
 
 /// What is wrong with a server that has said nothing for so long; does not return if that is not known.
@@ -201,7 +207,7 @@ async fn watched(
 ) -> Result<Parts, ConnectError> {
     let (host, port) = ask_for_primary(&sentinels, &note).await?;
     let primary = Arc::new(server.at(&host, port));
-    let arrival = arrive(&primary, &note).await?;
+    let arrival = or_silence(&primary, primary.attempt() / 2, arrive(&primary, &note)).await?;
     let warnings = full(&arrival.info, &primary.address()).into_iter().collect();
     let lane = Lane::new(Arc::clone(&primary), arrival.connection, limit);
     let lanes = [(ServerId::default(), Arc::new(lane))].into();
@@ -239,7 +245,8 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
     let arrivals = owners.into_iter().map(|(id, server)| {
         let note = &note;
         async move {
-            let arrival = tokio::time::timeout(server.attempt(), arrive(&server, note)).await;
+            let arriving = or_silence(&server, server.attempt() / 2, arrive(&server, note));
+            let arrival = tokio::time::timeout(server.attempt(), arriving).await;
             let late = |_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() });
             (id, arrival.unwrap_or_else(late), server)
         }

@@ -185,10 +185,19 @@ fn parse(url: &str) -> Result<(bool, Config), UrlProblem> {
         _ => return Err(UrlProblem::Scheme),
     };
     // fred would not log in.
-    if config.username.is_some() && config.password.is_none() {
+    if logins(&config).into_iter().any(|(user, password)| user.is_some() && password.is_none()) {
         return Err(UrlProblem::UserWithoutPassword);
     }
     Ok((tls, config))
+}
+
+/// Users and passwords: those of the servers, and those of the sentinels.
+fn logins(config: &Config) -> [(&Option<String>, &Option<String>); 2] {
+    let of_sentinels = match &config.server {
+        ServerConfig::Sentinel { username, password, .. } => (username, password),
+        _ => (&None, &None),
+    };
+    [(&config.username, &config.password), of_sentinels]
 }
 
 pub(crate) fn url_problem(error: &FredError) -> UrlProblem {
@@ -214,6 +223,8 @@ mod tests {
         assert_eq!(problem("rediss+unix:///run/redis.sock"), UrlProblem::Scheme);
         assert_eq!(problem("redis+unix://run/redis.sock"), UrlProblem::SocketPath);
         assert_eq!(problem("redis://app@localhost"), UrlProblem::UserWithoutPassword);
+        let sentinel = "redis-sentinel://localhost?sentinelServiceName=main&sentinelUsername=asker";
+        assert_eq!(problem(sentinel), UrlProblem::UserWithoutPassword);
         assert_eq!(problem("redis://localhost/x"), UrlProblem::Database);
         assert_eq!(problem("redis://localhost/1/2"), UrlProblem::Database);
         assert!(matches!(problem("redis://"), UrlProblem::Malformed(_)));

@@ -81,18 +81,18 @@ impl RedisL2 {
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        self.redirected(|| self.lanes.topology.server_of(partition), work).await
+        self.redirected(|| self.lanes.topology.home_of(partition), work).await
     }
 
     async fn redirected<T, F>(
         &self,
-        server: impl Fn() -> ServerId + Send + Sync,
+        home: impl Fn() -> Option<ServerId> + Send + Sync,
         work: impl Fn(Arc<Lane>) -> F + Send + Sync,
     ) -> Result<T, L2Error>
     where
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let lane = self.lanes.lane(server())?;
+        let lane = self.lane_to(home())?;
         match work(Arc::clone(&lane)).await {
             Err(Failure::Moved(to)) => self.lanes.redirect(to, &lane),
             Err(Failure::ReadOnly(_)) if self.has_sentinels() => {
@@ -100,9 +100,23 @@ impl RedisL2 {
                 self.lanes.doubt();
                 return Err(L2Error::Unreachable);
             }
+            Err(Failure::L2(lost @ L2Error::ConnectionLost(_))) => {
+                // Perhaps over a slot that nobody owns, and would be again.
+                self.lanes.doubt();
+                return Err(lost);
+            }
             outcome => return outcome.map_err(final_error),
         }
-        work(self.lanes.lane(server())?).await.map_err(final_error)
+        work(self.lane_to(home())?).await.map_err(final_error)
+    }
+
+    /// What nobody has may be somewhere soon, so it is looked for.
+    fn lane_to(&self, home: Option<ServerId>) -> Result<Arc<Lane>, L2Error> {
+        let Some(server) = home else {
+            self.lanes.doubt();
+            return Err(L2Error::Unreachable);
+        };
+        self.lanes.lane(server)
     }
 
     pub(crate) async fn run(
@@ -111,12 +125,12 @@ impl RedisL2 {
         script: &'static Script,
         (keys, args): (Vec<Key>, Vec<Value>),
     ) -> Result<Value, L2Error> {
-        self.run_where(|| self.lanes.topology.server_of(partition), script, (keys, args)).await
+        self.run_where(|| self.lanes.topology.home_of(partition), script, (keys, args)).await
     }
 
     async fn run_where(
         &self,
-        server: impl Fn() -> ServerId + Send + Sync,
+        home: impl Fn() -> Option<ServerId> + Send + Sync,
         script: &'static Script,
         (keys, args): (Vec<Key>, Vec<Value>),
     ) -> Result<Value, L2Error> {
@@ -124,7 +138,7 @@ impl RedisL2 {
             let (keys, args) = (keys.clone(), args.clone());
             async move { lane.run(script, keys, args).await }
         };
-        self.redirected(server, run).await
+        self.redirected(home, run).await
     }
 
     fn has_sentinels(&self) -> bool {
@@ -150,9 +164,9 @@ impl L2 for RedisL2 {
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error> {
         let first = PartitionId::new(namespace.clone(), 0);
         rights::check(self, &first).await?;
-        let server = || self.lanes.topology.owner_of(|| keys::meta_slot(namespace));
+        let home = || self.lanes.topology.home_of_slot(|| keys::meta_slot(namespace));
         let call = (vec![keys::meta(namespace)], vec![settings.encode().into()]);
-        let recorded = self.run_where(server, &OPEN, call).await;
+        let recorded = self.run_where(home, &OPEN, call).await;
         let recorded = recorded.map_err(|error| rights::of_settings(error, namespace))?;
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }

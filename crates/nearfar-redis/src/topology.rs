@@ -15,6 +15,9 @@ use crate::server::Server;
 
 const SLOTS: u16 = 16_384;
 
+/// Beside the last owner of a slot, while nobody owns it.
+const VACANT: u32 = 1 << 31;
+
 /// The servers that are known, and which of them has what.
 pub(crate) struct Topology {
     kind: Kind,
@@ -104,9 +107,25 @@ impl Topology {
         self.owner_of(|| redis_keyslot(keys::prefix(partition).as_bytes()))
     }
 
+    /// The last server of a slot, also if nobody owns it now.
     pub(crate) fn owner_of(&self, slot: impl FnOnce() -> u16) -> ServerId {
-        let owner = if let [only] = &*self.owners { only } else { &self.owners[usize::from(slot())] };
-        ServerId::new(owner.load(Ordering::Relaxed))
+        ServerId::new(self.entry_of(slot) & !VACANT)
+    }
+
+    /// The server of a partition; `None` while nobody owns it.
+    pub(crate) fn home_of(&self, partition: &PartitionId) -> Option<ServerId> {
+        self.home_of_slot(|| redis_keyslot(keys::prefix(partition).as_bytes()))
+    }
+
+    /// The server of a slot; `None` while nobody owns it. A command for it would end the connection; see
+    /// [`is_cluster_down`](crate::error::is_cluster_down).
+    pub(crate) fn home_of_slot(&self, slot: impl FnOnce() -> u16) -> Option<ServerId> {
+        owned(self.entry_of(slot))
+    }
+
+    fn entry_of(&self, slot: impl FnOnce() -> u16) -> u32 {
+        let entry = if let [only] = &*self.owners { only } else { &self.owners[usize::from(slot())] };
+        entry.load(Ordering::Relaxed)
     }
 
     pub(crate) fn server(&self, id: ServerId) -> Arc<Server> {
@@ -127,7 +146,7 @@ impl Topology {
     /// Those that have slots, each once.
     pub(crate) fn owners(&self) -> Vec<ServerId> {
         let owners: BTreeSet<u32> = self.owners.iter().map(|owner| owner.load(Ordering::Relaxed)).collect();
-        owners.into_iter().map(ServerId::new).collect()
+        owners.into_iter().filter_map(owned).collect()
     }
 
     /// Takes in what a server has said of the cluster.
@@ -139,16 +158,26 @@ impl Topology {
     }
 
     /// Takes in what several servers have said of the cluster: of each slot, what most of them say. Where they are of two
-    /// minds, all stays as it is.
+    /// minds, all stays as it is. A slot is nobody's if nobody names an owner, or the one that they name does not.
     pub(crate) fn learn_from_all(&self, answers: &[(Vec<SlotRange>, &Server)]) {
         let mut votes: Vec<Vec<u32>> = vec![Vec::new(); self.owners.len()];
+        let mut views = Vec::new();
         for (ranges, asked) in answers {
-            let assignments = ranges.iter().flat_map(|range| self.assignments(range, asked));
-            assignments.for_each(|(slot, id)| votes[slot].push(id));
+            let mut knows = vec![false; self.owners.len()];
+            for (slot, id) in ranges.iter().flat_map(|range| self.assignments(range, asked)) {
+                votes[slot].push(id);
+                knows[slot] = true;
+            }
+            views.push((self.id_of((*asked).clone()), knows));
         }
         let elected = votes.into_iter().enumerate().filter_map(|(slot, votes)| {
             let all = votes.len();
-            Some((slot, majority(votes, all)?))
+            if all == 0 {
+                return Some((slot, self.owners[slot].load(Ordering::Relaxed) | VACANT));
+            }
+            let id = majority(votes, all)?;
+            let disowned = views.iter().any(|(asked, knows)| *asked == id && !knows[slot]);
+            Some((slot, if disowned { id | VACANT } else { id }))
         });
         self.assign(elected);
     }
@@ -156,12 +185,14 @@ impl Topology {
     /// Takes in who the primary is.
     pub(crate) fn promote(&self, host: &str, port: u16) {
         let Kind::Sentinel(Sentinels { primary, .. }) = &self.kind else { return };
-        self.assign([(0, self.id_of(Some(host), port, primary))]);
+        self.assign([(0, self.id_of(primary.at(host, port)))]);
     }
 
     /// The slots of a range, each with the id of the server that it names.
     fn assignments(&self, range: &SlotRange, asked: &Server) -> impl Iterator<Item = (usize, u32)> + use<> {
-        let id = self.id_of(range.host.as_deref(), range.port, asked);
+        let named =
+            range.host.as_ref().map_or_else(|| asked.beside(range.port), |host| asked.at(host, range.port));
+        let id = self.id_of(named);
         (range.first..=range.last.min(SLOTS - 1)).map(move |slot| (usize::from(slot), id))
     }
 
@@ -177,8 +208,7 @@ impl Topology {
     }
 
     /// The id of a server, which is a new one if it was never heard of.
-    fn id_of(&self, host: Option<&str>, port: u16, asked: &Server) -> u32 {
-        let named = host.map_or_else(|| asked.beside(port), |host| asked.at(host, port));
+    fn id_of(&self, named: Server) -> u32 {
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         let known = servers.iter().position(|server| server.address() == named.address());
         let position = known.unwrap_or_else(|| {
@@ -222,6 +252,11 @@ impl SlotRange {
         let (host, port) = words.next()?.rsplit_once(':')?;
         Some(Self { first: slot, last: slot, host: host_of(Some(host)), port: port.parse().ok()? })
     }
+}
+
+/// The owner of a slot, if it has one.
+fn owned(entry: u32) -> Option<ServerId> {
+    (entry & VACANT == 0).then(|| ServerId::new(entry))
 }
 
 /// What more than half of so many vote for.
@@ -273,6 +308,32 @@ mod tests {
         changes.mark_unchanged();
         topology.learn(&[range(slot, slot, Some("10.0.0.9"), 7)], &seed);
         assert!(!changes.has_changed().unwrap(), "nothing new");
+    }
+
+    #[test]
+    fn a_slot_that_nobody_names_or_whose_owner_does_not_is_nobodys_until_it_is_named_again() {
+        let servers = [1, 2, 3].map(|port| server(&format!("redis://h:{port}")));
+        let topology = Topology::cluster(servers.to_vec());
+        let all = |owner| vec![range(0, 16_383, None, owner)];
+        let but_5 = || vec![range(0, 4, None, 1), range(6, 16_383, None, 1)];
+        let say = |said: [Vec<SlotRange>; 3]| {
+            topology
+                .learn_from_all(&said.into_iter().zip(servers.iter().map(|it| &**it)).collect::<Vec<_>>());
+            let owner = topology.owner_of(|| 5);
+            assert_eq!(topology.server(owner).address(), "h:1", "now or before");
+            (topology.home_of_slot(|| 5).is_some(), topology.home_of_slot(|| 6).is_some())
+        };
+        let named = |port| vec![range(0, 16_383, Some("h"), port)];
+        let others_name_1 = || [named(1), named(1)];
+        let [second, third] = others_name_1();
+        assert_eq!(say([all(1), second, third]), (true, true));
+        assert_eq!(say([but_5(), Vec::new(), Vec::new()]), (false, true), "nobody names an owner");
+        let [second, third] = others_name_1();
+        assert_eq!(say([all(1), second, third]), (true, true), "it is named again");
+        let [second, third] = others_name_1();
+        assert_eq!(say([but_5(), second, third]), (false, true), "its owner does not know of it");
+        let [second, _] = others_name_1();
+        assert_eq!(say([all(1), second, Vec::new()]), (true, true), "the last to hear of it");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{NODE, beat, degraded, is_echo, next_that, options, partition, set};
 use nearfar_core::backend::{Bus, BusEvent, L2, L2Error};
-use nearfar_redis::{ConnectError, RedisBus, RedisL2, connect};
-use nearfar_testkit::{Sentinels, eventually};
+use nearfar_redis::{ConnectError, FindingKind, RedisBus, RedisL2, connect, diagnose};
+use nearfar_testkit::{RedisServer, Sentinels, eventually};
 
 /// Whether a beat comes back, if not at once then soon.
 async fn echoes(l2: &RedisL2, bus: &mut RedisBus) -> bool {
@@ -64,4 +64,91 @@ async fn a_node_that_starts_degraded_finds_the_primary_by_itself() {
         assert!(beats < 100, "no subscription there");
     }
     assert!(l2.change(&partition(), set("k", b"one")).await.is_ok());
+}
+
+/// Makes a user of these servers.
+async fn let_in(servers: impl IntoIterator<Item = &RedisServer>, rules: &[&str]) {
+    for server in servers {
+        assert!(server.command(&[&["ACL", "SETUSER"], rules].concat()).await.is_ok());
+    }
+}
+
+/// Servers and sentinels that have different users.
+async fn servers_with_logins() -> Sentinels {
+    let mut servers = Sentinels::start().await;
+    // The least that is documented.
+    let right = match servers[0].version().await {
+        (..7, _) => "+sentinel",
+        _ => "+sentinel|get-master-addr-by-name",
+    };
+    let_in(servers.sentinels().iter(), &["asker", "on", ">hunter2", "-@all", right]).await;
+    let_in((0..3).map(|index| &servers[index]), &["app", "on", ">hunter3", "~*", "&*", "+@all"]).await;
+    servers
+}
+
+fn with_logins(servers: &Sentinels, of_the_servers: &str, of_the_sentinels: &str) -> String {
+    servers.url().replace("://", &format!("://{of_the_servers}@")) + of_the_sentinels
+}
+
+fn address(server: &RedisServer) -> String {
+    format!("127.0.0.1:{}", server.port())
+}
+
+async fn is_asked_by(sentinel: &RedisServer, user: &str) -> bool {
+    let clients = sentinel.command(&["CLIENT", "LIST"]).await;
+    clients.text().unwrap().contains(&format!("user={user} "))
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_as_a_user_of_their_own_also_for_a_new_primary() {
+    let mut servers = servers_with_logins().await;
+    let logins = "&sentinelUsername=asker&sentinelPassword=hunter2";
+    let (l2, mut bus) = connect(options(with_logins(&servers, "app:hunter3", logins))).await.unwrap();
+    bus.subscribe(&partition(), NODE);
+    l2.change(&partition(), set("k", b"one")).await.unwrap();
+    for sentinel in servers.sentinels() {
+        eventually("it is asked", async || is_asked_by(sentinel, "asker").await).await;
+        assert!(!is_asked_by(sentinel, "app").await);
+    }
+
+    let before = l2.server_of(&partition());
+    servers.failover().await;
+    eventually("beats go to another server", async || {
+        l2.beat(&partition(), &beat(1)).await.is_ok() && l2.server_of(&partition()) != before
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_sentinels_refuse_is_told_as_theirs_and_not_shown() {
+    let mut servers = servers_with_logins().await;
+    let sentinels: Vec<_> = servers.sentinels().iter().map(address).collect();
+    let primary = [address(&servers[0])];
+    let right = "&sentinelUsername=asker&sentinelPassword=hunter2";
+    for (login, logins, refuses) in [
+        ("app:hunter3", "&sentinelUsername=asker&sentinelPassword=hunter3", &sentinels[..]),
+        ("app:hunter3", "&sentinelUsername=app&sentinelPassword=hunter3", &sentinels),
+        ("app:hunter2", right, &primary),
+    ] {
+        let options = options(with_logins(&servers, login, logins));
+        let error = connect(options.clone()).await.unwrap_err();
+        assert!(
+            matches!(&error, ConnectError::AuthRefused { server, .. } if refuses.contains(server)),
+            "{logins}: {error}"
+        );
+        let diagnosis = diagnose(&options, &[]).await;
+        let finding = diagnosis.findings().next().unwrap();
+        assert_eq!(finding.kind(), FindingKind::LoginRefused);
+        assert!(refuses.iter().any(|server| server == finding.server()), "{diagnosis}");
+        let said = format!("{error} {error:?} {options:?} {diagnosis} {diagnosis:?}");
+        assert!(!said.contains("hunter"), "{said}");
+    }
+
+    let_in(servers.sentinels().iter(), &["mute", "on", ">hunter2", "-@all"]).await;
+    let mute = "&sentinelUsername=mute&sentinelPassword=hunter2";
+    let error = connect(options(with_logins(&servers, "app:hunter3", mute))).await.unwrap_err();
+    assert!(
+        matches!(&error, ConnectError::MissingRight { server, .. } if sentinels.contains(server)),
+        "{error}"
+    );
 }

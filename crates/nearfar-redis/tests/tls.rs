@@ -6,10 +6,16 @@ mod common;
 
 use common::{degraded, options, set};
 use nearfar_core::backend::L2;
-use nearfar_redis::{ConnectError, RedisOptions, Tls, TlsProblem, TlsSettingProblem, UrlProblem, connect};
-use nearfar_testkit::{Authority, Certificate, RedisServer, Validity};
+use nearfar_redis::{
+    ConnectError, FindingKind, RedisOptions, Tls, TlsProblem, TlsSettingProblem, UrlProblem, connect,
+    diagnose,
+};
+use nearfar_testkit::{Authority, Certificate, RedisCluster, RedisServer, Sentinels, Validity};
 
 const SECRET: &str = "hunter2";
+
+/// What the doctor finds where it cannot connect.
+const NO_CONNECTION: [FindingKind; 3] = [FindingKind::Tls, FindingKind::Unreachable, FindingKind::NoAnswer];
 
 /// What a client says of whom it believes.
 fn believing(authority: &Authority) -> Tls {
@@ -136,6 +142,70 @@ async fn a_server_with_tls_behind_a_plain_url_is_named_as_such() {
         let error = options(format!("redis://default:{SECRET}@localhost:{}", server.tls_port()));
         assert_eq!(problem(error).await, TlsProblem::ServerIsTls);
     }
+}
+
+#[tokio::test]
+async fn a_cluster_of_an_unknown_authority_is_refused_and_diagnosed() {
+    let authority = Authority::new("ours");
+    let cluster = RedisCluster::builder().tls(&authority).start().await;
+    assert_only_its_own_authority_is_believed(&authority, &cluster.url()).await;
+}
+
+#[tokio::test]
+async fn sentinels_of_an_unknown_authority_are_refused_and_diagnosed() {
+    let authority = Authority::new("ours");
+    let servers = Sentinels::builder().tls(&authority).start().await;
+    assert_only_its_own_authority_is_believed(&authority, &servers.url()).await;
+}
+
+async fn assert_only_its_own_authority_is_believed(authority: &Authority, url: &str) {
+    let client = authority.issue(&["client"], Validity::Now);
+    let believing = |ca: &Authority| RedisOptions {
+        tls: Some(Tls::new().ca_pem(ca.pem()).client_pem(&client.pem, &client.key)),
+        ..options(url)
+    };
+    assert!(connect(believing(authority)).await.is_ok());
+    let diagnosis = diagnose(&believing(authority), &[]).await;
+    assert!(diagnosis.findings().all(|finding| !NO_CONNECTION.contains(&finding.kind())), "{diagnosis}");
+
+    let impostor = believing(&Authority::new("ours"));
+    let error = refusal(impostor.clone()).await;
+    assert!(matches!(error, ConnectError::Tls { problem: TlsProblem::UnknownCa, .. }), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:"), "{error}");
+    let diagnosis = diagnose(&impostor, &[]).await;
+    assert!(diagnosis.findings().any(|finding| finding.kind() == FindingKind::Tls), "{diagnosis}");
+}
+
+/// What a cluster without `tls-cluster` names to its clients does not speak TLS.
+#[tokio::test]
+async fn a_cluster_that_names_its_plain_ports_is_told_as_such() {
+    let authority = Authority::new("ours");
+    let certificate = authority.issue(&["127.0.0.1"], Validity::Now);
+    let server = RedisServer::builder().tls(&certificate, None).arg("cluster-enabled", "yes").start().await;
+    assert!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await.is_ok());
+    let url = format!("rediss-cluster://127.0.0.1:{}", server.tls_port());
+    assert_named_as_plain(RedisOptions { tls: Some(believing(&authority)), ..options(url) }, &server).await;
+}
+
+/// As one does that is told to watch the plain port of a server.
+#[tokio::test]
+async fn sentinels_that_name_a_plain_port_are_told_as_such() {
+    let authority = Authority::new("ours");
+    let mut servers = Sentinels::builder().tls(&authority).start().await;
+    let port = servers[0].port().to_string();
+    for sentinel in servers.sentinels() {
+        assert!(sentinel.command(&["SENTINEL", "MONITOR", "plain", "127.0.0.1", &port, "2"]).await.is_ok());
+    }
+    let url = servers.url().replace("sentinelServiceName=nearfar", "sentinelServiceName=plain");
+    let client = authority.issue(&["client"], Validity::Now);
+    let tls = believing(&authority).client_pem(&client.pem, &client.key);
+    assert_named_as_plain(RedisOptions { tls: Some(tls), ..options(url) }, &servers[0]).await;
+}
+
+async fn assert_named_as_plain(options: RedisOptions, server: &RedisServer) {
+    let error = refusal(options).await;
+    assert!(matches!(error, ConnectError::Tls { problem: TlsProblem::ServerIsPlain, .. }), "{error}");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{}:", server.port())), "{error}");
 }
 
 #[tokio::test]

@@ -85,11 +85,12 @@ impl RedisCluster {
     }
 
     /// `redis-cluster://127.0.0.1:PORT?node=127.0.0.1:PORT&node=...`, with all servers that there are now, or their
-    /// proxies.
+    /// proxies. With [`tls`](RedisClusterBuilder::tls) it is `rediss-cluster`, and the ports are those with TLS.
     pub fn url(&self) -> String {
         let addresses: Vec<_> =
             self.members.iter().map(|member| format!("127.0.0.1:{}", member.public_port())).collect();
-        format!("redis-cluster://{}?node={}", addresses[0], addresses[1..].join("&node="))
+        let (scheme, others) = (self[0].scheme(), addresses[1..].join("&node="));
+        format!("{scheme}-cluster://{}?node={others}", addresses[0])
     }
 
     /// The servers that own slots, in the order of their first ones.
@@ -169,7 +170,7 @@ impl RedisCluster {
     }
 
     async fn move_keys(&self, slot: u16, from: usize, to: usize) {
-        let (slot, port) = (slot.to_string(), self[to].port().to_string());
+        let (slot, port) = (slot.to_string(), self[to].known_port().to_string());
         let migrate = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"].map(str::as_bytes);
         loop {
             let keys = self[from].command(&["CLUSTER", "GETKEYSINSLOT", &slot, BATCH]).await;
@@ -275,7 +276,7 @@ impl ClusterServer {
 
     /// The port that the cluster names to clients.
     fn public_port(&self) -> u16 {
-        self.proxy.as_ref().map_or(self.server.port(), FaultProxy::port)
+        self.proxy.as_ref().map_or(self.server.known_port(), FaultProxy::port)
     }
 
     async fn obey(&self, args: &[&str]) {

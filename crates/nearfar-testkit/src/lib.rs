@@ -63,5 +63,5 @@ pub use history::{History, Read, Report, StaleRead, Write};
 pub use program::Program;
 pub use proxy::{Cut, Direction, FaultProxy, Flow};
 pub use resp::{Reply, RespClient};
-pub use sentinels::Sentinels;
+pub use sentinels::{Sentinels, SentinelsBuilder};
 pub use server::{RedisServer, RedisServerBuilder};

@@ -2,6 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::authority::Authority;
 use crate::clock::in_the_end;
 use crate::resp::Reply;
 use crate::server::{RedisServer, RedisServerBuilder};
@@ -55,33 +56,60 @@ pub struct Sentinels {
     sentinels: Vec<RedisServer>,
 }
 
-impl Sentinels {
-    /// Starts servers that persist nothing, and their sentinels, and returns when they have
-    /// [settled](Self::settled).
-    pub async fn start() -> Self {
-        let primary = replicating().start().await;
-        let address = format!("127.0.0.1 {}", primary.port());
+/// Settings of [`Sentinels`] and their servers.
+#[derive(Debug, Clone)]
+pub struct SentinelsBuilder {
+    server: RedisServerBuilder,
+    sentinel: RedisServerBuilder,
+}
+
+impl SentinelsBuilder {
+    /// Has servers and sentinels speak TLS with clients and with each other, and ask for certificates that this authority
+    /// has signed. Handles go on using plain ports.
+    pub fn tls(self, authority: &Authority) -> Self {
+        Self { server: self.server.tls_among(authority), sentinel: self.sentinel.tls_among(authority) }
+    }
+
+    /// Starts them all, and returns when they have [settled](Sentinels::settled).
+    pub async fn start(self) -> Sentinels {
+        let primary = self.server.clone().start().await;
+        let address = format!("127.0.0.1 {}", primary.known_port());
         let mut servers = vec![primary];
         for _ in 0..2 {
-            servers.push(replicating().arg("replicaof", &address).start().await);
+            servers.push(self.server.clone().arg("replicaof", &address).start().await);
         }
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(watching(&address).start().await);
+            sentinels.push(watching(self.sentinel.clone(), &address).start().await);
         }
-        let all = Self { servers, sentinels };
+        let all = Sentinels { servers, sentinels };
         all.introduce().await;
         all.hurry().await;
         all.settled().await;
         all
     }
+}
 
-    /// `redis-sentinel://127.0.0.1:PORT?sentinelServiceName=NAME&node=127.0.0.1:PORT&node=...`, with all sentinels.
+impl Sentinels {
+    /// Starts servers that persist nothing, and their sentinels, and returns when they have
+    /// [settled](Self::settled).
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// Starts them with settings of their own.
+    pub fn builder() -> SentinelsBuilder {
+        SentinelsBuilder { server: replicating(), sentinel: RedisServerBuilder::sentinel() }
+    }
+
+    /// `redis-sentinel://127.0.0.1:PORT?sentinelServiceName=NAME&node=127.0.0.1:PORT&node=...`, with all sentinels. With
+    /// [`tls`](SentinelsBuilder::tls) it is `rediss-sentinel`, and the ports are those with TLS.
     pub fn url(&self) -> String {
         let addresses: Vec<_> =
-            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
-        let (first, others) = (&addresses[0], addresses[1..].join("&node="));
-        format!("redis-sentinel://{first}?sentinelServiceName={NAME}&node={others}")
+            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.known_port())).collect();
+        let (scheme, first, others) =
+            (self.sentinels[0].scheme(), &addresses[0], addresses[1..].join("&node="));
+        format!("{scheme}-sentinel://{first}?sentinelServiceName={NAME}&node={others}")
     }
 
     /// The sentinels, to be killed, paused or asked.
@@ -156,7 +184,7 @@ impl Sentinels {
         for sentinel in self.awake_sentinels() {
             let address = sentinel.try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).await;
             let port = address.ok().and_then(|address| port_in(address.array()?.get(1)?));
-            named.push(self.servers.iter().position(|server| Some(server.port()) == port));
+            named.push(self.servers.iter().position(|server| Some(server.known_port()) == port));
         }
         named
     }
@@ -166,7 +194,7 @@ impl Sentinels {
             let right = if index == primary {
                 server.is_awake() && is_primary(server).await
             } else {
-                !server.is_awake() || follows(server, self[primary].port()).await
+                !server.is_awake() || follows(server, self[primary].known_port()).await
             };
             if !right {
                 return false;
@@ -180,7 +208,7 @@ impl Sentinels {
         let ports: Vec<_> = replicas
             .map(|(_, server)| server)
             .filter(|server| server.is_awake())
-            .map(RedisServer::port)
+            .map(RedisServer::known_port)
             .collect();
         for sentinel in self.awake_sentinels() {
             if !has_quorum(sentinel).await || !knows_replicas(sentinel, &ports).await {
@@ -215,7 +243,7 @@ impl Sentinels {
     async fn hello(&self, sentinel: &RedisServer) -> String {
         let id = sentinel.command(&["SENTINEL", "MYID"]).await;
         let id = id.text().expect("a sentinel has an id");
-        format!("127.0.0.1,{},{id},0,{NAME},127.0.0.1,{},0", sentinel.port(), self[0].port())
+        format!("127.0.0.1,{},{id},0,{NAME},127.0.0.1,{},0", sentinel.known_port(), self[0].known_port())
     }
 
     fn awake_sentinels(&self) -> impl Iterator<Item = &RedisServer> {
@@ -256,8 +284,8 @@ fn replicating() -> RedisServerBuilder {
     RedisServer::builder().arg("repl-diskless-sync", "yes").arg("repl-diskless-sync-delay", "0")
 }
 
-fn watching(address: &str) -> RedisServerBuilder {
-    RedisServerBuilder::sentinel()
+fn watching(sentinel: RedisServerBuilder, address: &str) -> RedisServerBuilder {
+    sentinel
         .arg("sentinel", &format!("monitor {NAME} {address} {QUORUM}"))
         .arg("sentinel", &format!("down-after-milliseconds {NAME} {PATIENT}"))
         // A promotion is looked for once a second, over a link that it has cut: two seconds are too few on a busy

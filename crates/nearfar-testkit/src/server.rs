@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::authority::{Authority, Certificate};
+use crate::authority::{Authority, Certificate, Validity};
 use crate::config::{Config, Mode};
 use crate::door::{CertificateFiles, Door, TlsDoor};
 use crate::engine::{Engine, LaunchError};
@@ -96,6 +96,16 @@ impl RedisServer {
 
     fn tls(&self) -> &TlsPort {
         self.tls.as_ref().expect("the server was built without `tls`")
+    }
+
+    /// The port at which the others of a group know the server, and name it to clients.
+    pub(crate) fn known_port(&self) -> u16 {
+        self.tls.as_ref().map_or(self.port(), |tls| tls.port.port())
+    }
+
+    /// With what the URL of a group begins that has such servers.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "rediss" } else { "redis" }
     }
 
     /// The port. The same through every restart, and nobody else's while the server is down.
@@ -300,6 +310,12 @@ impl RedisServerBuilder {
         self
     }
 
+    /// As [`tls`](Self::tls), for one of several servers that use it among themselves too.
+    pub(crate) fn tls_among(self, authority: &Authority) -> Self {
+        let certificate = authority.issue(&["localhost", "127.0.0.1"], Validity::Now);
+        self.tls(&certificate, Some(authority)).arg("tls-replication", "yes")
+    }
+
     /// Listens on a socket of the file system, and on no port.
     pub fn socket(mut self) -> Self {
         self.socket = true;
@@ -341,18 +357,22 @@ impl RedisServerBuilder {
     }
 
     fn attempt(&self) -> RedisServer {
-        let ((port, bus), mut config) = (self.ports(), self.full_config());
+        let ((known, bus), mut config) = (self.ports(), self.full_config());
         let dir = Engine::folder(&config);
-        let tls = self.tls.as_ref().map(|tls| {
-            let (port, files) = (Reservation::take(), CertificateFiles::of(dir.path()));
-            tls.open(port.port(), &files, &mut config);
-            TlsPort { port, files }
-        });
+        let (port, tls) = match &self.tls {
+            None => (known, None),
+            Some(tls) => {
+                let files = CertificateFiles::of(dir.path());
+                tls.open(known.port(), &files, &mut config);
+                (Reservation::take(), Some(TlsPort { port: known, files }))
+            }
+        };
         let socket = self.socket.then(|| Door::Socket(dir.path().join("redis.sock")));
         let engine = Engine::new(config, socket.unwrap_or(Door::Port(port.port())), dir);
         RedisServer { engine, persistent: self.persistent, awake: false.into(), port, tls, _bus: bus }
     }
 
+    /// The port at which others know the server, and the one above it if it is of a cluster.
     fn ports(&self) -> (Reservation, Option<Reservation>) {
         if self.clustered {
             let (port, bus) = Reservation::take_with_bus();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId};
-use nearfar_core::{Batch, BeatId, Moment, Namespace, NodeId, PartitionId, RemoteClock, Version};
+use nearfar_core::{Batch, BeatId, Moment, Namespace, NodeId, PartitionId, Version};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -74,7 +74,6 @@ pub(crate) struct LinkContext {
     pub(crate) node: NodeId,
     pub(crate) l2: Arc<dyn L2>,
     pub(crate) clock: Clock,
-    pub(crate) remote: Arc<RemoteClock>,
     /// How long the link may go without an echo before it is replaced.
     pub(crate) patience: Duration,
     pub(crate) command_timeout: Duration,
@@ -356,15 +355,12 @@ async fn deliver(context: LinkContext, courier: Arc<Courier>, batch: Batch) -> (
     (courier.partition.clone(), Errand::Delivered)
 }
 
-/// Sends one beat and learns L2's time from the reply. Trust is not its business: that comes with the echo.
+/// Sends one beat, whose reply tells L2's time. Trust is not its business: that comes with the echo.
 async fn send_beat(context: LinkContext, partition: PartitionId, beat: Beat) -> (PartitionId, Errand) {
     let sent = context.clock.now();
     let reply = context.bounded(context.l2.beat(&partition, &beat)).await;
     let told =
         reply.as_ref().ok().map(|reply| Told { sent, answered: context.clock.now(), time: reply.time });
-    if let Some(told) = told {
-        told.to(&context.remote);
-    }
     let answered = matches!(reply, Ok(_) | Err(L2Error::Rejected(_)));
     (partition, Errand::Beaten { beat: beat.id, answered, told })
 }

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -27,8 +27,6 @@ use crate::outbox::{SharedOutbox, Undelivered};
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) clock: Clock,
-    /// What is known of some server's clock. Decisions go by that of the partition's own server.
-    remote: Arc<RemoteClock>,
     pub(crate) timeouts: Timeouts,
     /// Whether a cache may be built while L2 cannot be reached.
     pub(crate) start_degraded: bool,
@@ -37,11 +35,18 @@ pub(crate) struct Node {
     closed: AtomicBool,
     /// What the receive loop has left undone, once it has ended.
     left: Arc<Mutex<Vec<Undelivered>>>,
-    /// Guards the names of the caches that exist: two of one name would have two truths in one process. With the
-    /// settings that each asks for.
-    names: Mutex<HashMap<Namespace, Options>>,
+    /// Guards the names of the caches that exist: two of one name would have two truths in one process.
+    names: Mutex<HashMap<Namespace, Named>>,
     /// Guards the list alone; each outbox lives as long as somebody fills or empties it.
     outboxes: Mutex<HashMap<PartitionId, Weak<SharedOutbox>>>,
+}
+
+/// A cache that exists, or is being built.
+struct Named {
+    /// What it asks for.
+    options: Options,
+    /// Its first partition, once that follows the bus.
+    first: Option<Weak<dyn Follows>>,
 }
 
 /// How long a node waits.
@@ -59,32 +64,19 @@ impl Node {
         start_degraded: bool,
     ) -> Arc<Self> {
         let id = NodeId::new(fastrand::u64(..));
-        let (remote, left) = (Arc::new(RemoteClock::default()), Arc::default());
+        let left = Arc::default();
         let l2 = Arc::new(Guarded::new(l2, clock));
         let context = LinkContext {
             node: id,
             l2: Arc::clone(&l2) as Arc<dyn L2>,
             clock,
-            remote: Arc::clone(&remote),
             patience: patience(timeouts),
             command_timeout: timeouts.command,
             left: Arc::clone(&left),
         };
         let link = Link::start(bus, context);
         let (closed, names, outboxes) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
-        Arc::new(Self {
-            id,
-            clock,
-            remote,
-            timeouts,
-            start_degraded,
-            l2,
-            link,
-            closed,
-            left,
-            names,
-            outboxes,
-        })
+        Arc::new(Self { id, clock, timeouts, start_degraded, l2, link, closed, left, names, outboxes })
     }
 
     /// The store, unless the node was shut down.
@@ -106,9 +98,9 @@ impl Node {
         namespace: &Namespace,
         options: &Options,
     ) -> Result<NameClaim, Error> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names();
         match names.entry(namespace.clone()) {
-            Entry::Vacant(free) => free.insert(*options),
+            Entry::Vacant(free) => free.insert(Named { options: *options, first: None }),
             Entry::Occupied(_) => {
                 let namespace = namespace.to_string();
                 return Err(Error::config(ConfigProblem::NamespaceInUse { namespace }));
@@ -125,6 +117,11 @@ impl Node {
         held: Arc<dyn Follows>,
         agreement: Arc<Agreement>,
     ) -> oneshot::Receiver<Subscription> {
+        if partition.index() == 0
+            && let Some(named) = self.names().get_mut(partition.namespace())
+        {
+            named.first = Some(Arc::downgrade(&held));
+        }
         // Beats are numbered on from the time: those of an earlier cache of the same name are not taken for its own.
         let first_beat = BeatId::new(self.clock.now().micros());
         let follower = Follower::new(FollowerOptions { max_staleness: options.max_staleness }, first_beat);
@@ -138,24 +135,40 @@ impl Node {
 
     /// The namespaces of the caches that exist, with the settings that each asks for.
     pub(crate) fn namespaces(&self) -> HashMap<Namespace, Options> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.names().iter().map(|(namespace, named)| (namespace.clone(), named.options)).collect()
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<Namespace, Named>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The live nodes of all caches of this node, and how long ago each was heard of.
     pub(crate) async fn live_nodes(&self) -> Result<Vec<LiveNode>, Error> {
         let l2 = self.l2()?;
         // A node beats in every partition of its caches.
-        let first = |namespace| PartitionId::new(namespace, 0);
-        let partitions: Vec<_> = self.namespaces().into_keys().map(first).collect();
-        let listed = try_join_all(partitions.iter().map(|partition| l2.nodes(partition))).await;
-        let mut last_beats = BTreeMap::new();
-        for (id, seen) in listed.map_err(|cause| Error::l2(Operation::Nodes, cause))?.into_iter().flatten() {
-            let last: &mut Moment = last_beats.entry(id).or_default();
-            *last = seen.max(*last);
+        let first = |(namespace, named): (&Namespace, &Named)| {
+            (PartitionId::new(namespace.clone(), 0), named.first.clone())
+        };
+        let firsts: Vec<_> = self.names().iter().map(first).collect();
+        let listed = firsts.into_iter().map(async |(partition, held)| {
+            let nodes = l2.nodes(&partition).await?;
+            let now = self.time_at(held.as_ref());
+            Ok(nodes.into_iter().map(move |(id, seen)| (id, now.since(seen))))
+        });
+        let listed = try_join_all(listed).await.map_err(|cause| Error::l2(Operation::Nodes, cause))?;
+        let mut silences = BTreeMap::new();
+        for (id, silent_for) in listed.into_iter().flatten() {
+            let shortest = silences.entry(id).or_insert(silent_for);
+            *shortest = silent_for.min(*shortest);
         }
-        let now = self.remote.latest(self.clock.now()).unwrap_or_default();
-        let live = |(id, seen)| LiveNode { id, silent_for: now.since(seen), is_this_one: id == self.id };
-        Ok(last_beats.into_iter().map(live).collect())
+        let live = |(id, silent_for)| LiveNode { id, silent_for, is_this_one: id == self.id };
+        Ok(silences.into_iter().map(live).collect())
+    }
+
+    /// What the clock of a partition's server says by now, which is not that of another's.
+    fn time_at(&self, held: Option<&Weak<dyn Follows>>) -> Moment {
+        let held = held.and_then(Weak::upgrade);
+        held.and_then(|held| held.remote().latest(self.clock.now())).unwrap_or_default()
     }
 
     /// The outbox of a partition. An earlier cache of that name may have left something in it: what this node knows to
@@ -224,6 +237,6 @@ pub(crate) struct NameClaim {
 impl Drop for NameClaim {
     fn drop(&mut self) {
         self.node.link.order(Order::Detach { namespace: self.namespace.clone() });
-        self.node.names.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.namespace);
+        self.node.names().remove(&self.namespace);
     }
 }

@@ -1,6 +1,7 @@
 //! How a cluster comes to be.
 
 use super::{ClusterServer, NO_FAILOVER, RedisCluster, RedisClusterBuilder};
+use crate::authority::Authority;
 use crate::clock::in_the_end;
 use crate::proxy::FaultProxy;
 use crate::server::RedisServer;
@@ -37,6 +38,13 @@ impl RedisClusterBuilder {
     /// [`RedisServerBuilder::persistent`]: crate::RedisServerBuilder::persistent
     pub fn persistent(mut self) -> Self {
         self.server = self.server.persistent();
+        self
+    }
+
+    /// Has all servers speak TLS with clients and with each other, and ask for certificates that this authority has
+    /// signed. Handles go on using plain ports. Not together with [`proxied`](Self::proxied).
+    pub fn tls(mut self, authority: &Authority) -> Self {
+        self.server = self.server.tls_among(authority).arg("tls-cluster", "yes");
         self
     }
 
@@ -121,6 +129,6 @@ impl ClusterServer {
 
     pub(super) async fn meet(&self, other: &Self) {
         // Its own port, not its proxy's, from which the port of the bus is derived.
-        self.obey(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]).await;
+        self.obey(&["CLUSTER", "MEET", "127.0.0.1", &other.known_port().to_string()]).await;
     }
 }
