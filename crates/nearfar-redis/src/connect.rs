@@ -152,7 +152,16 @@ where
     F: Future<Output = Result<T, ConnectError>>,
 {
     let note = Note::default();
-    let outcome = tokio::time::timeout(limit, or_silence(server, limit / 2, connecting(note.clone()))).await;
+    within(limit, server, &note, connecting(note.clone())).await
+}
+
+async fn within<T>(
+    limit: Duration,
+    server: &Server,
+    note: &Note,
+    connecting: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    let outcome = tokio::time::timeout(limit, or_silence(server, limit / 2, connecting)).await;
     outcome
         .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))
 }
@@ -244,12 +253,7 @@ async fn cluster(seeds: Vec<Arc<Server>>, limit: Duration, note: Note) -> Result
     let owners: Vec<_> = topology.owners().into_iter().map(|id| (id, topology.server(id))).collect();
     let arrivals = owners.into_iter().map(|(id, server)| {
         let note = &note;
-        async move {
-            let arriving = or_silence(&server, server.attempt() / 2, arrive(&server, note));
-            let arrival = tokio::time::timeout(server.attempt(), arriving).await;
-            let late = |_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() });
-            (id, arrival.unwrap_or_else(late), server)
-        }
+        async move { (id, within(server.attempt(), &server, note, arrive(&server, note)).await, server) }
     });
     let (mut parts, mut sharded) = (Parts::without_connections(topology), true);
     for (id, arrival, server) in join_all(arrivals).await {
@@ -300,14 +304,7 @@ async fn ask_for_slots(seed: &Server, note: &Note) -> Result<Vec<SlotRange>, Con
 
 /// A connection to one of several servers that could be asked, within the time of one attempt.
 async fn ready(server: &Server, note: &Note) -> Result<Wire, ConnectError> {
-    let mut wire = Wire::open(server.command_client());
-    let established = wire.established(|error| note.take_down(error));
-    let unreachable = || ConnectError::Unreachable { server: server.address(), cause: note.read() };
-    let in_time = tokio::time::timeout(server.attempt(), established).await.map_err(|_| unreachable())?;
-    match in_time {
-        Ok(()) => Ok(wire),
-        Err(error) => Err(refusal(server, &error).await),
-    }
+    within(server.attempt(), server, note, reached(server, note.clone())).await
 }
 
 /// A server that was connected to and found fit.

@@ -202,6 +202,21 @@ async fn sentinels_that_name_a_plain_port_are_told_as_such() {
     assert_named_as_plain(RedisOptions { tls: Some(tls), ..options(url) }, &servers[0]).await;
 }
 
+/// Whoever says which servers there are does not speak TLS itself.
+#[tokio::test]
+async fn a_plain_server_behind_a_url_with_tls_is_named_as_such_whatever_its_kind() {
+    let server = RedisServer::builder().arg("cluster-enabled", "yes").start().await;
+    for url in [
+        format!("rediss-cluster://127.0.0.1:{}", server.port()),
+        format!("rediss-sentinel://127.0.0.1:{}?sentinelServiceName=main", server.port()),
+    ] {
+        let options = RedisOptions { tls: Some(believing(&Authority::new("ours"))), ..options(url) };
+        assert_named_as_plain(options.clone(), &server).await;
+        let diagnosis = diagnose(&options, &[]).await;
+        assert!(diagnosis.findings().any(|finding| finding.kind() == FindingKind::Tls), "{diagnosis}");
+    }
+}
+
 async fn assert_named_as_plain(options: RedisOptions, server: &RedisServer) {
     let error = refusal(options).await;
     assert!(matches!(error, ConnectError::Tls { problem: TlsProblem::ServerIsPlain, .. }), "{error}");
