@@ -14,4 +14,5 @@ mod moods;
 mod origin;
 mod outages;
 mod outbox;
+mod refreshing;
 mod subscriptions;

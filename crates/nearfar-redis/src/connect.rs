@@ -161,6 +161,8 @@ async fn within<T>(
     note: &Note,
     connecting: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, ConnectError> {
+    // Boxed, since connecting takes some 8 KiB, and this is done within this.
+    let connecting = Box::pin(connecting);
     let outcome = tokio::time::timeout(limit, or_silence(server, limit / 2, connecting)).await;
     outcome
         .unwrap_or_else(|_| Err(ConnectError::Unreachable { server: server.address(), cause: note.read() }))

@@ -14,6 +14,7 @@ use crate::key::CacheKey;
 use crate::node::Node;
 use crate::options::Options;
 use crate::outcome::Unacknowledged;
+use crate::refresh::RefreshAhead;
 
 /// Settings of a [`Cache`]; made by [`Nearfar::cache`](crate::Nearfar::cache).
 ///
@@ -100,6 +101,15 @@ where
     /// origin is asked once a second and key, and one that is back is noticed as soon.
     pub fn retry_interval(mut self, interval: Duration) -> Self {
         self.options.retry_interval = interval;
+        self
+    }
+
+    /// Whether, and when, a value that is still fresh is loaded again in the background, by a read of it with a loader. One
+    /// load per key and node, and fenced as any; one that fails is tried again after
+    /// [`retry_interval`](Self::retry_interval) at the earliest. Defaults to not at all: it costs loads of values that
+    /// nobody may ask for again.
+    pub fn refresh_ahead(mut self, when: RefreshAhead) -> Self {
+        self.options.refresh_ahead = Some(when);
         self
     }
 

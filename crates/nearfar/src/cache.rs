@@ -6,6 +6,8 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use crate::engine::{Engine, Found};
 use crate::entry::Entry;
 use crate::error::Error;
@@ -125,10 +127,12 @@ where
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
         if let Some(entry) = self.engine.l1_hit(key) {
+            if entry.may_be_due() {
+                self.refresh_ahead(&entry, &key.to_owned(), plain(loader));
+            }
             return Ok(entry);
         }
-        let loader = move |key| async move { loader(key).await.map(Loaded::new).map_err(loader_error) };
-        self.get_beyond_l1(key.to_owned(), loader).await
+        self.get_beyond_l1(key.to_owned(), plain(loader)).await
     }
 
     /// As [`get_or_load`](Self::get_or_load), when there may be no such thing, which is an answer as well: `None`. It is
@@ -194,10 +198,13 @@ where
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
+        let loader = |key| async move { loader(key).await.map_err(loader_error) };
         if let Some(entry) = self.engine.l1_hit(key) {
+            if entry.may_be_due() {
+                self.refresh_ahead(&entry, &key.to_owned(), loader);
+            }
             return Ok(Some(entry));
         }
-        let loader = move |key| async move { loader(key).await.map_err(loader_error) };
         self.find_beyond_l1(key.to_owned(), loader).await
     }
 
@@ -405,6 +412,16 @@ where
         self.engine.stats()
     }
 
+    #[cold]
+    #[inline(never)]
+    fn refresh_ahead<F, Fut>(&self, entry: &Entry<V>, key: &K, loader: F)
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
+    {
+        self.engine.refresh_ahead(entry, key, loader);
+    }
+
     #[inline(never)]
     fn get_from_l2(&self, key: K) -> BeyondL1<'_, Option<Entry<V>>> {
         Box::pin(async move {
@@ -425,7 +442,7 @@ where
         F: FnOnce(K) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
-        let wanted = Wanted { or_absent: false, or_stale: true };
+        let wanted = Wanted { or_absent: false, or_old: true };
         Box::pin(async move {
             let encoded = key::encode(&key)?;
             let entry = self.engine.read_or_load(key, encoded, loader, wanted).await?;
@@ -439,7 +456,7 @@ where
         F: FnOnce(K) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
-        let wanted = Wanted { or_absent: true, or_stale: true };
+        let wanted = Wanted { or_absent: true, or_old: true };
         Box::pin(async move {
             if self.engine.l1_knows_absent(&key) {
                 return Ok(None);
@@ -462,6 +479,19 @@ where
     pub fn namespace(&self) -> &str {
         self.engine.namespace().as_str()
     }
+}
+
+/// A loader that gives a value and no more.
+fn plain<K, V, F, Fut, E>(
+    loader: F,
+) -> impl FnOnce(K) -> BoxFuture<'static, Result<Loaded<V>, Error>> + Send + 'static
+where
+    F: FnOnce(K) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<V, E>> + Send + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    K: Send + 'static,
+{
+    |key| Box::pin(async move { loader(key).await.map(Loaded::new).map_err(loader_error) })
 }
 
 fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {

@@ -14,7 +14,7 @@ use crate::entry::Slot;
 use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
-use crate::lifetime::{Left, Life, Lifetime};
+use crate::lifetime::{Left, Lifetime};
 use crate::loaded::Loaded;
 use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
@@ -45,7 +45,7 @@ where
             version,
             age_when_taken: Duration::ZERO,
             taken_at: set_at,
-            life: Life::new(set_at, Left::all(lifetime), self.options.l1_ttl),
+            life: self.options.life(set_at, Left::all(lifetime), lifetime.ttl, Duration::ZERO),
             partition: part.id.index(),
             generation: ticket.generation(),
             encoded_len,

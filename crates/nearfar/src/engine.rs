@@ -18,7 +18,7 @@ use crate::entry::{Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
-use crate::lifetime::{Left, Life};
+use crate::lifetime::Left;
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
@@ -177,6 +177,16 @@ where
 
     /// Reads L2 and takes what it finds into L1.
     pub(crate) async fn read_l2(&self, key: &K, encoded: &Bytes) -> Result<Found<V>, Error> {
+        self.read_l2_and_keep(key, encoded, |_| true).await
+    }
+
+    /// Reads L2 and takes what it finds into L1, if it is worth it.
+    pub(crate) async fn read_l2_and_keep(
+        &self,
+        key: &K,
+        encoded: &Bytes,
+        is_worth_it: impl FnOnce(&Slot<V>) -> bool,
+    ) -> Result<Found<V>, Error> {
         // The ticket comes first: an invalidation from here on is one that the read may have missed (race R1).
         let part = self.held.part_of(encoded);
         let ticket = part.gate.ticket(encoded);
@@ -188,7 +198,9 @@ where
             return Ok(Found::Nothing(snapshot.head));
         };
         let slot = Arc::new(slot);
-        self.held.l1.admit(key.clone(), ticket, Arc::clone(&slot));
+        if is_worth_it(&slot) {
+            self.held.l1.admit(key.clone(), ticket, Arc::clone(&slot));
+        }
         if is_fresh {
             self.held.counters.l2_hits.add(1);
             let taken_at = slot.taken_at;
@@ -234,7 +246,7 @@ where
             version: envelope.stamp.version,
             age_when_taken: age,
             taken_at: now,
-            life: Life::new(now, left, self.options.l1_ttl),
+            life: self.options.life(now, left, envelope.header.ttl, envelope.header.load_cost),
             partition: part.id.index(),
             generation,
             encoded_len: weight(bytes),

@@ -77,6 +77,20 @@ impl<V> Entry<V> {
         self.slot.value.is_none()
     }
 
+    /// Whether a read may have to load it again; see [`RefreshAhead`](crate::RefreshAhead).
+    #[inline]
+    pub(crate) fn may_be_due(&self) -> bool {
+        self.read_at >= self.slot.life.refresh_from()
+    }
+
+    pub(crate) fn life(&self) -> &Life {
+        &self.slot.life
+    }
+
+    pub(crate) fn read_at(&self) -> Moment {
+        self.read_at
+    }
+
     /// `None` if there is known to be no such thing. No other entry is handed out.
     pub(crate) fn present(self) -> Option<Self> {
         (!self.is_absent()).then_some(self)

@@ -7,6 +7,8 @@ use nearfar_core::backend::{L2Error, Settings};
 use nearfar_core::{MAX_KEY_LEN, NamespaceError};
 use nearfar_redis::ConnectError;
 
+use crate::refresh::RefreshAhead;
+
 /// What went wrong. Cheap to clone: every caller of a failed flight gets the same one.
 ///
 /// ```
@@ -111,6 +113,7 @@ pub(crate) enum ConfigProblem {
     NamespaceInUse { namespace: String },
     Zero { setting: &'static str },
     Jitter { given: f64 },
+    RefreshAhead { given: RefreshAhead },
     StoresNothing,
     SoftNotSooner { soft: Duration, hard: Duration },
     Partitions { given: u16 },
@@ -371,6 +374,15 @@ impl fmt::Display for ConfigProblem {
             Self::Zero { setting } => write!(f, "`{setting}` must not be zero"),
             Self::Jitter { given } => {
                 write!(f, "`jitter` is a fraction of ttl from 0 up to, not including, 1: {given}")
+            }
+            Self::RefreshAhead { given: RefreshAhead::After(fraction) } => {
+                write!(
+                    f,
+                    "`refresh_ahead` is after a fraction of ttl from 0 up to, not including, 1: {fraction}"
+                )
+            }
+            Self::RefreshAhead { given: RefreshAhead::Probabilistic(beta) } => {
+                write!(f, "`refresh_ahead` takes a positive number, not {beta}")
             }
             Self::StoresNothing => {
                 write!(f, "setting what is not to be stored, with a `ttl` of zero, or absent without one")

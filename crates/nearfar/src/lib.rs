@@ -93,6 +93,7 @@ mod node;
 mod options;
 mod outbox;
 mod outcome;
+mod refresh;
 mod stats;
 mod sync;
 mod vigil;
@@ -112,4 +113,5 @@ pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Seve
 pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};
+pub use refresh::RefreshAhead;
 pub use stats::{PropagationStats, Stats};

@@ -85,17 +85,30 @@ pub(crate) struct Life {
     ends_at: Moment,
     /// A load has failed: before this, a stale value is served without another.
     retry_at: AtomicU64,
+    /// A read may have to load it again from then on, though it is fresh.
+    refresh_from: AtomicU64,
+    load_cost: Duration,
 }
 
 impl Life {
-    /// Of a value that is taken into L1 now, which serves it for no longer than `l1_ttl`.
-    pub(crate) fn new(now: Moment, left: Left, l1_ttl: Duration) -> Self {
+    /// Of a value that is taken into L1 now, which serves it for no longer than `l1_ttl`. With a lead, it may have to be
+    /// loaded again so long before its ttl is over.
+    pub(crate) fn new(
+        now: Moment,
+        left: Left,
+        l1_ttl: Duration,
+        lead: Option<Duration>,
+        load_cost: Duration,
+    ) -> Self {
         let at = |left: Option<Duration>| left.map_or(Moment::NEVER, |left| now + left);
         let (served_until, expires_at, whole) = match left {
             Left::Fresh { ttl, whole } => (at(ttl).min(now + l1_ttl), at(ttl), whole),
             Left::Stale { since, whole } => (Moment::default(), now - since, whole),
         };
+        let refresh_from = lead.map_or(Moment::NEVER, |lead| expires_at - lead);
         Self {
+            refresh_from: AtomicU64::new(refresh_from.micros()),
+            load_cost,
             served_until: AtomicU64::new(served_until.micros()),
             expires_at: AtomicU64::new(expires_at.micros()),
             ends_at: at(whole),
@@ -114,6 +127,25 @@ impl Life {
 
     pub(crate) fn ends_at(&self) -> Moment {
         self.ends_at
+    }
+
+    #[inline]
+    pub(crate) fn refresh_from(&self) -> Moment {
+        load(&self.refresh_from)
+    }
+
+    pub(crate) fn load_cost(&self) -> Duration {
+        self.load_cost
+    }
+
+    /// The right to load it again, which nobody else gets before `next`.
+    pub(crate) fn claim_refresh(&self, now: Moment, next: Moment) -> bool {
+        let from = self.refresh_from();
+        let claim = || {
+            let (from, next) = (from.micros(), next.micros());
+            self.refresh_from.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        now >= from && claim()
     }
 
     pub(crate) fn retry_at(&self) -> Moment {

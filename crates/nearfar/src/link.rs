@@ -290,6 +290,8 @@ impl Loop {
         self.members.values().for_each(Member::close);
         self.empty_outboxes().await;
         self.close_outboxes();
+        // A beat that came behind the goodbye would list this node again.
+        self.errands.shutdown().await;
         let (l2, node, limit) = (&self.context.l2, self.context.node, self.context.command_timeout);
         let goodbyes = self.members.keys().map(|partition| self.context.bounded(l2.leave(partition, node)));
         // The lists of live nodes forget this one by themselves if L2 cannot be told.

@@ -13,9 +13,10 @@ use crate::engine::{Engine, Found, weight};
 use crate::entry::{Entry, Slot, Staleness, Tier};
 use crate::error::Error;
 use crate::flight::{Boarding, Departure};
-use crate::key::CacheKey;
-use crate::lifetime::{Left, Life};
+use crate::key::{self, CacheKey};
+use crate::lifetime::Left;
 use crate::loaded::Loaded;
+use crate::refresh::RefreshAhead;
 use crate::wait::in_background;
 
 /// What is known of a load when it begins.
@@ -36,8 +37,8 @@ struct Start {
 pub(crate) struct Wanted {
     /// Whether it is an answer that there is no such thing.
     pub(crate) or_absent: bool,
-    /// Whether something stale may be: not for who refreshes it.
-    pub(crate) or_stale: bool,
+    /// Whether something stale, or due to be loaded again, may be: not for who refreshes it.
+    pub(crate) or_old: bool,
 }
 
 /// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
@@ -76,10 +77,10 @@ where
         F: FnOnce(K) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
     {
-        if let Some((entry, why)) = self.stale_at_once(&key) {
-            if why == Staleness::Revalidating
+        if let Some(entry) = self.stale_at_once(&key) {
+            if entry.staleness() == Some(Staleness::Revalidating)
                 && let Boarding::Led(flight) =
-                    self.board(&key, encoded, loader, Wanted { or_stale: false, ..wanted })
+                    self.board(&key, encoded, loader, Wanted { or_old: false, ..wanted })
             {
                 in_background(flight);
             }
@@ -115,24 +116,24 @@ where
     }
 
     /// What L1 has, if it is stale and may be served without waiting for a load.
-    fn stale_at_once(&self, key: &K) -> Option<(Entry<V>, Staleness)> {
+    fn stale_at_once(&self, key: &K) -> Option<Entry<V>> {
         let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
-        let why = self.excuse(&slot, now)?;
-        Some((Entry::stale(slot, Tier::L1, now, why), why))
+        self.excused(slot, Tier::L1, now)
     }
 
-    /// Why a stale value may be served without waiting for a load, if it may.
-    fn excuse(&self, slot: &Slot<V>, now: Moment) -> Option<Staleness> {
+    /// A stale value, if it may be served without waiting for a load.
+    fn excused(&self, slot: Arc<Slot<V>>, tier: Tier, now: Moment) -> Option<Entry<V>> {
         let expired_at = slot.life.expires_at();
-        if now < expired_at {
+        let why = if now < expired_at {
             // L1 does not serve it any more, but it is not stale.
-            return None;
-        }
-        if now < slot.life.retry_at() {
-            return Some(Staleness::LoadFailed);
-        }
-        let at_once = now < expired_at + self.options.stale_while_revalidate;
-        at_once.then_some(Staleness::Revalidating)
+            None
+        } else if now < slot.life.retry_at() {
+            Some(Staleness::LoadFailed)
+        } else {
+            let at_once = now < expired_at + self.options.stale_while_revalidate;
+            at_once.then_some(Staleness::Revalidating)
+        };
+        why.map(|why| Entry::stale(slot, tier, now, why))
     }
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
@@ -169,29 +170,56 @@ where
         let window = self.options.fence_window.saturating_sub(ROUNDING);
         let remote = &self.held.part_of(&encoded).remote;
         let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
-        let (stale, head) = match self.read_l2(&key, &encoded).await {
-            Ok(Found::Fresh(entry, head)) if !wanted.or_absent && entry.is_absent() => (None, head),
-            Ok(Found::Fresh(entry, _)) => return Ok(entry),
-            Ok(Found::Stale(slot, head)) => (Some(slot), head),
-            Ok(Found::Nothing(head)) => (None, head),
+        // What is to be loaded again is in L1 already, together with who has the right to do so.
+        let is_worth_it = |slot: &Slot<V>| wanted.or_old || slot.taken_at < slot.life.refresh_from();
+        let (answer, stale_in_l2, head) = match self.read_l2_and_keep(&key, &encoded, is_worth_it).await {
+            Ok(Found::Fresh(entry, head)) if !wanted.or_absent && entry.is_absent() => (None, false, head),
+            Ok(Found::Fresh(entry, _)) if !self.is_to_refresh(&entry, wanted) => return Ok(entry),
+            Ok(Found::Fresh(entry, head)) => (Some(entry), false, head),
+            Ok(Found::Stale(slot, head)) => (self.excused(slot, Tier::L2, self.now()), true, head),
+            Ok(Found::Nothing(head)) => (None, false, head),
             // The load works without L2; `snapshot` has counted the failure.
             Err(error) if error.is_closed() => return Err(error),
-            Err(_) => (None, None),
+            Err(_) => (None, false, None),
         };
         let ticket = self.held.part_of(&encoded).gate.ticket(&encoded);
         let base = head.map(|head| head.sequence);
         let start = Start { ticket, base, asked_at, fenced_until, began_at: self.now() };
-        let in_l2 = stale.is_some();
-        let landing = Arc::clone(&self).land(key.clone(), encoded, loader, start, in_l2);
-        let now = self.now();
-        let answer = stale.filter(|_| wanted.or_stale);
-        let Some((slot, why)) = answer.and_then(|slot| self.excuse(&slot, now).map(|why| (slot, why))) else {
-            return landing.await;
-        };
-        if why == Staleness::Revalidating {
+        let landing = Arc::clone(&self).land(key.clone(), encoded, loader, start, stale_in_l2);
+        let Some(entry) = answer.filter(|_| wanted.or_old) else { return landing.await };
+        if entry.staleness() != Some(Staleness::LoadFailed) {
             in_background(self.held.flights.go_on(&key, landing));
         }
-        Ok(Entry::stale(slot, Tier::L2, now, why))
+        Ok(entry)
+    }
+
+    /// Loads a value again, in the background, if this read is to do that and nobody does it already.
+    pub(crate) fn refresh_ahead<F, Fut>(self: &Arc<Self>, entry: &Entry<V>, key: &K, loader: F)
+    where
+        F: FnOnce(K) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
+    {
+        if !self.claims_refresh(entry) {
+            return;
+        }
+        // A key that cannot be encoded is not in L1.
+        let Ok(encoded) = key::encode(key) else { return };
+        let wanted = Wanted { or_absent: true, or_old: false };
+        if let Boarding::Led(flight) = self.board(key, encoded, loader, wanted) {
+            in_background(flight);
+        }
+    }
+
+    /// Whether a fresh value that L2 has is to be loaded again nevertheless.
+    fn is_to_refresh(&self, entry: &Entry<V>, wanted: Wanted) -> bool {
+        entry.may_be_due() && (!wanted.or_old || self.claims_refresh(entry))
+    }
+
+    fn claims_refresh(&self, entry: &Entry<V>) -> bool {
+        let (life, now) = (entry.life(), entry.read_at());
+        let draws = |ahead: RefreshAhead| ahead.draws(now, life.expires_at(), life.load_cost());
+        self.options.refresh_ahead.is_some_and(draws)
+            && life.claim_refresh(now, now + self.options.retry_interval)
     }
 
     /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
@@ -264,7 +292,7 @@ where
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
-            life: Life::new(loaded_at, Left::all(lifetime), self.options.l1_ttl),
+            life: self.options.life(loaded_at, Left::all(lifetime), lifetime.ttl, header.load_cost),
             partition: self.held.part_of(&encoded).id.index(),
             generation: start.ticket.generation(),
             encoded_len: envelope.as_ref().and_then(|envelope| envelope.as_ref().ok()).map_or(0, weight),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use nearfar_core::Disconnected;
 use nearfar_core::backend::Settings;
+use nearfar_core::{Disconnected, Moment};
 
 use crate::error::{ConfigProblem, Error};
-use crate::lifetime::Lifetime;
+use crate::lifetime::{Left, Life, Lifetime};
 use crate::loaded::Loaded;
 use crate::outcome::Unacknowledged;
+use crate::refresh::RefreshAhead;
 
 /// What `Cache::builder` collects. Every field's default has its reason at its setter.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) absent_ttl: Option<Duration>,
     pub(crate) stale_while_revalidate: Duration,
+    pub(crate) refresh_ahead: Option<RefreshAhead>,
     pub(crate) retry_interval: Duration,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
@@ -50,6 +52,7 @@ impl Default for Options {
             grace: Duration::ZERO,
             absent_ttl: None,
             stale_while_revalidate: Duration::ZERO,
+            refresh_ahead: None,
             retry_interval: Duration::from_secs(1),
             soft_timeout: None,
             hard_timeout: None,
@@ -93,6 +96,7 @@ impl Options {
         if let Some((setting, _)) = capacities.iter().find(|(_, capacity)| *capacity == Some(0)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
         }
+        self.refresh_ahead.map_or(Ok(()), RefreshAhead::check)?;
         if let (Some(soft), Some(hard)) = (self.soft_timeout, self.hard_timeout)
             && soft >= hard
         {
@@ -144,6 +148,12 @@ impl Options {
     /// How long L2 keeps a value: never shorter than the fence window, or a short-lived value would stop fencing.
     pub(crate) fn keep(&self, lifetime: Lifetime) -> Option<Duration> {
         lifetime.whole().map(|whole| whole.max(self.fence_window))
+    }
+
+    /// The life in L1 of a value that is taken in now, and has so much left of its ttl.
+    pub(crate) fn life(&self, now: Moment, left: Left, ttl: Option<Duration>, load_cost: Duration) -> Life {
+        let lead = self.refresh_ahead.and_then(|ahead| Some(ahead.lead(ttl?, load_cost)));
+        Life::new(now, left, self.l1_ttl, lead, load_cost)
     }
 
     pub(crate) fn l1(&self) -> L1Options {
