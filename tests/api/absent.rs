@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use std::time::Duration;
 
 use nearfar::{Cache, ErrorKind, Loaded, Nearfar};
-use nearfar_testkit::eventually;
+use nearfar_testkit::{eventually, let_pass};
 use nearfar_tests::{Node, on_every_backend};
 
 use crate::origin::Origin;
@@ -62,6 +62,33 @@ on_every_backend! {
         let origin = Origin::default();
         assert_eq!(*cache.get_or_load("k", origin.load()).await.unwrap(), "load 1");
         assert!(!asks_although_there(&cache).await);
+    }
+
+    async fn who_needs_a_value_and_fails_to_load_it_gets_the_loaders_error(world: World) {
+        let cache = remembering(&world.node().await).await;
+        assert!(asks(&cache).await);
+        let failed = cache.get_or_load("k", Origin::default().fail()).await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Loader);
+    }
+
+    async fn nothing_does_not_stand_in_for_a_slow_load(world: World) {
+        let builder = world.node().await.nearfar.cache("texts").absent_ttl(HOUR).grace(HOUR);
+        let builder = builder.stale_while_revalidate(HOUR).soft_timeout(Duration::from_millis(20));
+        let cache: Cache<String, String> = builder.build().await.unwrap();
+        assert!(asks(&cache).await);
+        let origin = Origin::default();
+        origin.loading.close();
+        let load = tokio::spawn({
+            let (cache, load) = (cache.clone(), origin.load());
+            async move { cache.get_or_load("k", load).await }
+        });
+        origin.loading.holds(1).await;
+        let_pass(Duration::from_millis(60)).await;
+        origin.loading.open();
+        assert_eq!(*load.await.unwrap().unwrap(), "load 1");
+        cache.set_with("k", Loaded::absent()).await.unwrap();
+        cache.expire("k").await.unwrap();
+        assert!(asks(&cache).await, "of nothing there is no stale form");
     }
 
     async fn who_needs_a_value_and_has_joined_who_finds_nothing_is_told(world: World) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nearfar::{Cache, Entry, ErrorKind, InProcess, Nearfar, Staleness, Tier};
-use nearfar_testkit::eventually;
+use nearfar::{Cache, Disconnected, Entry, ErrorKind, InProcess, Nearfar, Staleness, Tier};
+use nearfar_testkit::{eventually, let_pass};
 use nearfar_tests::{Node, on_every_backend, trusted};
 
 use crate::origin::{Broken, Origin};
@@ -156,6 +156,33 @@ on_every_backend! {
         origin.loading.open();
         eventually("the refresh is refused", async || here.stats().fills_refused == 1).await;
         assert!(here.get("k").await.unwrap().is_none() && there.get("k").await.unwrap().is_none());
+    }
+
+    /// Of the same number, since a load changes no truth. The old one was read before the load, and comes after it.
+    async fn an_old_value_that_was_read_before_does_not_replace_what_was_loaded(world: World) {
+        let node = world.node().await;
+        let cache = forgiving(&node).await;
+        set(&cache, "old").await;
+        cache.expire("k").await.unwrap();
+        let_pass(Duration::from_millis(50)).await;
+        let origin = Origin::default();
+        origin.loading.close();
+        let load = tokio::spawn({
+            let (cache, load) = (cache.clone(), origin.load());
+            async move { cache.get_or_load("k", load).await.unwrap() }
+        });
+        origin.loading.holds(1).await;
+        node.valves.reads.close();
+        let read = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.get("k").await.unwrap() }
+        });
+        node.valves.reads.holds(1).await;
+        origin.loading.open();
+        assert_eq!(*load.await.unwrap(), "load 1");
+        node.valves.reads.open();
+        assert!(read.await.unwrap().is_none());
+        assert_eq!(cache.peek("k").as_deref().map(String::as_str), Some("load 1"));
     }
 
     /// R19, with a refresh: whoever comes after the invalidation does not join it.
@@ -320,4 +347,21 @@ async fn a_stale_value_does_not_outlive_its_grace_when_it_is_declared_stale_befo
     assert_eq!(*cache.get_or_load("k", origin.fail()).await.unwrap(), "old");
     pass(SECOND).await;
     assert!(cache.get_or_load("k", origin.fail()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_while_l2_is_away_replaces_what_is_stale() {
+    let shared = InProcess::new();
+    let builder = Nearfar::builder().in_process(&shared).cache("n").ttl(SECOND).grace(HOUR);
+    let builder = builder.disconnected(Disconnected::Serve).stale_while_revalidate(HOUR);
+    let cache: Cache<String, String> = builder.build().await.unwrap();
+    set(&cache, "old").await;
+    shared.cut_store();
+    shared.cut_bus();
+    pass(2 * SECOND).await;
+    let origin = Origin::default();
+    assert_eq!(*cache.get_or_load("k", origin.load()).await.unwrap(), "old");
+    pass(Duration::from_millis(1)).await;
+    assert_eq!(seen(&cache.get_or_load("k", origin.load()).await.unwrap()), ("load 1", None));
+    assert_eq!(origin.loads(), 1);
 }

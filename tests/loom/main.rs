@@ -7,12 +7,17 @@
 //! loom takes `SeqCst` for acquire and release, and lets no load see a store that is yet to come. Neither hides anything
 //! here: the gate uses no `SeqCst`, and its loads are acquiring ones.
 
+mod breaking;
 mod fills;
 mod history;
 mod hits;
 mod node;
 
 use nearfar_core::{Moment, Version};
+
+#[path = "../../crates/nearfar-core/src/breaker.rs"]
+#[expect(unreachable_pub, reason = "it is public where it ships")]
+mod breaker;
 
 #[path = "../../crates/nearfar-core/src/gate.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the whole of it, of which the tests use a part")]
@@ -23,7 +28,7 @@ mod gate;
 mod gates;
 
 mod sync {
-    //! What the shipped gate finds under this name.
+    //! What the shipped sources find under this name.
 
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }

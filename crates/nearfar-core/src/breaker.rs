@@ -79,7 +79,8 @@ impl Breaker {
     /// The server has answered, be it that it refused.
     pub fn answered(&self, now: Moment) {
         self.answered_at.fetch_max(now.micros(), Ordering::AcqRel);
-        if self.failures.load(Ordering::Acquire) != 0 {
+        // Also after a failure that was counted before an answer and opened it behind that.
+        if self.failures.load(Ordering::Acquire) != 0 || self.open_until.load(Ordering::Acquire) != 0 {
             self.failures.store(0, Ordering::Release);
             self.open_until.store(0, Ordering::Release);
         }

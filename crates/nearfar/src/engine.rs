@@ -236,6 +236,10 @@ where
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, part, now)?;
         let is_absent = envelope.header.kind == Kind::Absent;
+        if is_absent && !left.is_fresh() {
+            // Of nothing there is no stale form.
+            return None;
+        }
         let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
         let Ok(value) = decoded else {
             self.held.counters.unreadable.add(1);

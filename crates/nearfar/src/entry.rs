@@ -1,3 +1,4 @@
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -142,6 +143,32 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
             .field("version", &self.slot.version)
             .field("age", &self.age())
             .finish_non_exhaustive()
+    }
+}
+
+/// What was written so much later is the newer of two values of one version: a load may have replaced the other. What is
+/// known of L2's clock is less exact than this, and values of one version that are closer are taken as they come.
+const CLEARLY_LATER: Duration = Duration::from_millis(10);
+
+impl<V> Slot<V> {
+    /// Whether it is not to be replaced by the other.
+    pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
+        if other.version == Version::UNKNOWN && self.life.expires_at() <= other.taken_at {
+            // Nobody could number what was loaded while L2 was away. It may replace what is stale: that nothing has come
+            // since it was begun, its ticket knows.
+            return false;
+        }
+        let written_at = |slot: &Self| slot.taken_at - slot.age_when_taken;
+        match self.version.cmp(&other.version) {
+            Ordering::Greater => true,
+            Ordering::Equal => written_at(self) > written_at(other) + CLEARLY_LATER,
+            Ordering::Less => false,
+        }
+    }
+
+    /// Whether it was not stale when it was taken in.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.taken_at < self.life.expires_at()
     }
 }
 

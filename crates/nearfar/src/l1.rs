@@ -69,9 +69,9 @@ where
         self.find(key, now, Life::served_until)
     }
 
-    /// The value of a key, as [`get`](Self::get), also if it is stale.
+    /// The value of a key, as [`get`](Self::get), also if it is stale. Of nothing there is no stale form.
     pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
-        self.find(key, now, Life::ends_at)
+        self.find(key, now, Life::ends_at).filter(|(slot, _)| slot.value.is_some())
     }
 
     #[inline]
@@ -103,10 +103,10 @@ where
         self.map.entry(key).and_compute_with(|present| {
             let newer_present = present.is_some_and(|present| {
                 let present = present.into_value();
-                if present.version == slot.version {
+                if present.version == slot.version && !slot.is_fresh() {
                     slot.life.retry_not_before(present.life.retry_at());
                 }
-                present.generation == slot.generation && present.version > slot.version
+                present.generation == slot.generation && present.is_newer_than(&slot)
             });
             if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
         });

@@ -139,9 +139,12 @@ where
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
     /// were heard of have retired it. While they may go unheard, it must be young enough for the bound.
     fn may_join(&self, gate: &Gate, departure: Departure, now: Moment) -> bool {
-        let heard_of_all = gate.serves(now) || now.since(departure.at) < self.options.max_staleness;
+        let age = now.since(departure.at);
+        let heard_of_all = gate.serves(now) || age < self.options.max_staleness;
+        // What takes longer is stored nowhere, and may never come.
+        let is_of_use = age < self.options.fence_window;
         // The generation last: trust that was given for forgetting is not for flights from before.
-        heard_of_all && departure.generation == gate.generation()
+        heard_of_all && is_of_use && departure.generation == gate.generation()
     }
 
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
@@ -249,21 +252,29 @@ where
 
     /// What may be served in place of a loaded value: what was invalidated since the load began is not.
     pub(crate) async fn stand_in(&self, key: &K, encoded: &Bytes, why: Staleness) -> Option<Entry<V>> {
-        let (slot, tier, now) = match self.held.l1.get_stale(key, || self.now()) {
-            Some((slot, now)) => (slot, Tier::L1, now),
-            None => match self.read_l2(key, encoded).await.ok()? {
-                Found::Fresh(entry, _) => return entry.present(),
-                Found::Stale(slot, _) => (slot, Tier::L2, self.now()),
-                Found::Nothing(_) => return None,
-            },
-        };
+        if let Some(entry) = self.stand_in_from_l1(key, why) {
+            return Some(entry);
+        }
+        match self.read_l2(key, encoded).await.ok()? {
+            Found::Fresh(entry, _) => entry.present(),
+            Found::Stale(slot, _) => Some(self.standing_in(slot, Tier::L2, self.now(), why)),
+            Found::Nothing(_) => None,
+        }
+    }
+
+    pub(crate) fn stand_in_from_l1(&self, key: &K, why: Staleness) -> Option<Entry<V>> {
+        let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
+        Some(self.standing_in(slot, Tier::L1, now, why))
+    }
+
+    fn standing_in(&self, slot: Arc<Slot<V>>, tier: Tier, now: Moment, why: Staleness) -> Entry<V> {
         if now < slot.life.expires_at() {
-            return Some(Entry::new(slot, tier, now));
+            return Entry::new(slot, tier, now);
         }
         if why == Staleness::LoadFailed {
             slot.life.retry_not_before(now + self.options.retry_interval);
         }
-        Some(Entry::stale(slot, tier, now, why))
+        Entry::stale(slot, tier, now, why)
     }
 
     async fn load<F, Fut>(&self, key: K, loader: F) -> Result<Loaded<V>, Error>

@@ -1,6 +1,7 @@
 //! How long a caller waits for a flight.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::Moment;
@@ -42,6 +43,7 @@ where
                 biased;
                 landed = &mut flight => return landed,
                 stale = self.stand_in(key, encoded, Staleness::LoadSlow) => stale,
+                () = self.until(began + hard.unwrap_or(Duration::MAX)) => None,
             };
             if let Some(entry) = stale {
                 in_background(flight);
@@ -55,20 +57,22 @@ where
         if self.options.finish_timed_out_loads {
             in_background(flight);
         }
-        self.stand_in(key, encoded, Staleness::LoadSlow).await.ok_or_else(|| Error::load_timed_out(hard))
+        // What L2 may have would take time that there is not.
+        self.stand_in_from_l1(key, Staleness::LoadSlow).ok_or_else(|| Error::load_timed_out(hard))
     }
 
     async fn landed_by(&self, moment: Moment, flight: &mut Share<V>) -> Option<Result<Entry<V>, Error>> {
+        tokio::select! {
+            biased;
+            landed = flight => Some(landed),
+            () = self.until(moment) => None,
+        }
+    }
+
+    async fn until(&self, moment: Moment) {
         let clock = self.node().clock;
-        loop {
-            tokio::select! {
-                biased;
-                landed = &mut *flight => return Some(landed),
-                () = clock.sleep_until(moment) => {}
-            }
-            if clock.now() >= moment {
-                return None;
-            }
+        while clock.now() < moment {
+            clock.sleep_until(moment).await;
         }
     }
 }

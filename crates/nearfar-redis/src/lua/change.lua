@@ -51,7 +51,7 @@ local function expire(key, keep)
   local written_at = struct.unpack('>I8', string.char(first) .. string.sub(bytes, 18, 24))
   local ttl, grace = struct.unpack('>I8I8', bytes, 25)
   local left = math.max(math.ceil((written_at - now) / 1000) + ttl + grace, tonumber(keep))
-  if ttl == 0 or left >= ENDLESS then
+  if ttl == 0 or keep == '0' or left >= ENDLESS then
     left = 0
   end
   local stamp = struct.pack('>I8', version) .. string.char(first + 128)
