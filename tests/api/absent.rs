@@ -8,7 +8,7 @@ use nearfar::{Cache, ErrorKind, Loaded, Nearfar};
 use nearfar_testkit::{eventually, let_pass};
 use nearfar_tests::{Node, on_every_backend};
 
-use crate::origin::Origin;
+use crate::origin::{Origin, call};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -78,10 +78,7 @@ on_every_backend! {
         assert!(asks(&cache).await);
         let origin = Origin::default();
         origin.loading.close();
-        let load = tokio::spawn({
-            let (cache, load) = (cache.clone(), origin.load());
-            async move { cache.get_or_load("k", load).await }
-        });
+        let load = call(&cache, origin.load());
         origin.loading.holds(1).await;
         let_pass(Duration::from_millis(60)).await;
         origin.loading.open();
@@ -106,10 +103,7 @@ on_every_backend! {
             }
         });
         origin.loading.holds(1).await;
-        let second = tokio::spawn({
-            let (cache, load) = (cache.clone(), origin.load());
-            async move { cache.get_or_load("k", load).await }
-        });
+        let second = call(&cache, origin.load());
         eventually("it joins", async || cache.stats().joined == 1).await;
         origin.loading.open();
         assert!(first.await.unwrap().unwrap().is_none());

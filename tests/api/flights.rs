@@ -1,10 +1,10 @@
 //! One load per key per node.
 
 use futures_util::future::{BoxFuture, join_all};
-use nearfar::{Cache, Codec, CodecError, Error, ErrorKind, Tier};
+use nearfar::{Cache, Codec, CodecError, ErrorKind, Tier};
 use nearfar_tests::on_every_backend;
 
-use crate::origin::{Broken, Origin};
+use crate::origin::{Broken, Origin, Outcome, call};
 
 /// A codec with a bug.
 struct Bomb;
@@ -21,17 +21,6 @@ impl Codec<String> for Bomb {
     fn decode(&self, _payload: &[u8]) -> Result<String, CodecError> {
         panic!("a bug in the codec")
     }
-}
-
-type Outcome = Result<nearfar::Entry<String>, Error>;
-
-/// Starts a caller and waits until it has joined or leads.
-fn call(
-    cache: &Cache<String, String>,
-    load: impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static,
-) -> tokio::task::JoinHandle<Outcome> {
-    let cache = cache.clone();
-    tokio::spawn(async move { cache.get_or_load("k", load).await })
 }
 
 async fn joined(cache: &Cache<String, String>, callers: u64) {

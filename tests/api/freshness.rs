@@ -6,7 +6,7 @@ use nearfar::{Cache, Disconnected, Entry, ErrorKind, InProcess, Nearfar, Stalene
 use nearfar_testkit::{eventually, let_pass};
 use nearfar_tests::{Node, on_every_backend, trusted};
 
-use crate::origin::{Broken, Origin};
+use crate::origin::{Broken, Origin, call};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -97,10 +97,7 @@ on_every_backend! {
         here.expire("k").await.unwrap();
         let origin = Origin::default();
         origin.loading.close();
-        let load = tokio::spawn({
-            let (cache, fails) = (here.clone(), origin.fail());
-            async move { cache.get_or_load("k", fails).await }
-        });
+        let load = call(&here, origin.fail());
         origin.loading.holds(1).await;
         there.invalidate("k").await.unwrap();
         eventually("it is heard of", async || here.stats().invalidations_received == 1).await;
@@ -167,10 +164,7 @@ on_every_backend! {
         let_pass(Duration::from_millis(50)).await;
         let origin = Origin::default();
         origin.loading.close();
-        let load = tokio::spawn({
-            let (cache, load) = (cache.clone(), origin.load());
-            async move { cache.get_or_load("k", load).await.unwrap() }
-        });
+        let load = call(&cache, origin.load());
         origin.loading.holds(1).await;
         node.valves.reads.close();
         let read = tokio::spawn({
@@ -179,7 +173,7 @@ on_every_backend! {
         });
         node.valves.reads.holds(1).await;
         origin.loading.open();
-        assert_eq!(*load.await.unwrap(), "load 1");
+        assert_eq!(*load.await.unwrap().unwrap(), "load 1");
         node.valves.reads.open();
         assert!(read.await.unwrap().is_none());
         assert_eq!(cache.peek("k").as_deref().map(String::as_str), Some("load 1"));
@@ -195,10 +189,7 @@ on_every_backend! {
         cache.get_or_load("k", origin.load()).await.unwrap();
         origin.loading.holds(1).await;
         cache.invalidate("k").await.unwrap();
-        let second = tokio::spawn({
-            let (cache, load) = (cache.clone(), origin.load());
-            async move { cache.get_or_load("k", load).await }
-        });
+        let second = call(&cache, origin.load());
         origin.loading.holds(2).await;
         origin.loading.open();
         assert_eq!(*second.await.unwrap().unwrap(), "load 2");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
+use nearfar::{Cache, Entry, Error};
 use nearfar_tests::Valve;
 
 #[derive(Debug, PartialEq)]
@@ -66,4 +67,15 @@ impl Origin {
     pub(crate) fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
     }
+}
+
+pub(crate) type Outcome = Result<Entry<String>, Error>;
+
+/// Starts a caller and waits until it has joined or leads.
+pub(crate) fn call(
+    cache: &Cache<String, String>,
+    load: impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static,
+) -> tokio::task::JoinHandle<Outcome> {
+    let cache = cache.clone();
+    tokio::spawn(async move { cache.get_or_load("k", load).await })
 }

@@ -128,7 +128,7 @@ where
     {
         if let Some(entry) = self.engine.l1_hit(key) {
             if entry.may_be_due() {
-                self.refresh_ahead(&entry, &key.to_owned(), plain(loader));
+                self.engine.refresh_ahead(&entry, &key.to_owned(), plain(loader));
             }
             return Ok(entry);
         }
@@ -201,7 +201,7 @@ where
         let loader = |key| async move { loader(key).await.map_err(loader_error) };
         if let Some(entry) = self.engine.l1_hit(key) {
             if entry.may_be_due() {
-                self.refresh_ahead(&entry, &key.to_owned(), loader);
+                self.engine.refresh_ahead(&entry, &key.to_owned(), loader);
             }
             return Ok(Some(entry));
         }
@@ -240,9 +240,7 @@ where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
     {
-        let key = key.to_owned();
-        let encoded = key::encode(&key)?;
-        self.engine.set(key, encoded, Loaded::new(value)).await
+        self.set_with(key, Loaded::new(value)).await
     }
 
     /// As [`set`](Self::set), with a lifetime of its own, or to say that there is no such thing; see [`Loaded`].
@@ -410,16 +408,6 @@ where
     /// ```
     pub fn stats(&self) -> Stats {
         self.engine.stats()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn refresh_ahead<F, Fut>(&self, entry: &Entry<V>, key: &K, loader: F)
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        self.engine.refresh_ahead(entry, key, loader);
     }
 
     #[inline(never)]

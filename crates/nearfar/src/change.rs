@@ -27,9 +27,7 @@ where
     pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
         let lifetime = self.options.lifetime_of_loaded(&loaded);
         let lifetime = lifetime.ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
-        let value = loaded.value;
-        let kind = if value.is_some() { Kind::Value } else { Kind::Absent };
-        let envelope = self.envelope(&self.header(kind, lifetime), value.as_ref())?;
+        let envelope = self.envelope(&self.header(loaded.kind(), lifetime), loaded.value.as_ref())?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let part = self.held.part_of(&encoded);
@@ -41,7 +39,7 @@ where
         };
         self.held.counters.sets.add(1);
         let slot = Slot {
-            value,
+            value: loaded.value,
             version,
             age_when_taken: Duration::ZERO,
             taken_at: set_at,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Kind, Moment, Ticket, Version};
+use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Moment, Ticket, Version};
 
 use crate::engine::{Engine, Found, weight};
 use crate::entry::{Entry, Slot, Staleness, Tier};
@@ -197,6 +197,8 @@ where
     }
 
     /// Loads a value again, in the background, if this read is to do that and nobody does it already.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn refresh_ahead<F, Fut>(self: &Arc<Self>, entry: &Entry<V>, key: &K, loader: F)
     where
         F: FnOnce(K) -> Fut + Send + 'static,
@@ -294,9 +296,10 @@ where
         let loaded_at = self.now();
         let stored = self.options.lifetime_of_loaded(&loaded);
         let lifetime = stored.unwrap_or_else(|| self.options.lifetime());
-        let kind = if loaded.value.is_some() { Kind::Value } else { Kind::Absent };
-        let header =
-            EnvelopeHeader { load_cost: loaded_at.since(start.began_at), ..self.header(kind, lifetime) };
+        let header = EnvelopeHeader {
+            load_cost: loaded_at.since(start.began_at),
+            ..self.header(loaded.kind(), lifetime)
+        };
         let envelope = stored.map(|_| self.envelope(&header, loaded.value.as_ref()));
         let slot = Arc::new(Slot {
             value: loaded.value,

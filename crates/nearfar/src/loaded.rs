@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use nearfar_core::Kind;
+
 /// What a loader has found, and how it is to be cached.
 ///
 /// ```
@@ -53,6 +55,11 @@ impl<V> Loaded<V> {
     /// ```
     pub fn absent() -> Self {
         Self { value: None, ttl: None, grace: None, is_stored: true }
+    }
+
+    /// What an envelope of it is.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.value.is_some() { Kind::Value } else { Kind::Absent }
     }
 
     /// For how long it is fresh, in place of the cache's [`ttl`](crate::CacheBuilder::ttl); the cache's jitter shortens it.
