@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{
-    Beat, BeatReply, Change, Fill, FillOutcome, L2, L2Error, Moment, Namespace, NodeId, PartitionId,
-    ServerId, Settings, Snapshot,
+    Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace, NodeId,
+    PartitionId, Renewal, ServerId, Settings, Snapshot,
 };
 use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder, Outcome, Version};
 use nearfar_testkit::let_pass;
@@ -98,6 +98,27 @@ impl L2 for MoodyL2 {
 
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
         self.reached()?.fill(partition, fill).await
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        self.reached()?.renew(partition, renewal).await
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        self.reached()?.touch(partition, key, fence_window).await
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        self.reached()?.claim(partition, claim).await
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        self.reached()?.release(partition, key, holder).await
     }
 
     async fn log(

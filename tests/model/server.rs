@@ -149,5 +149,5 @@ pub(crate) fn key_of(bytes: &[u8]) -> usize {
 }
 
 pub(crate) fn envelope(revision: Revision) -> Bytes {
-    Envelope::encode(&EnvelopeHeader::of(Kind::Value), &Bytes::new(), &[revision])
+    Envelope::encode(&EnvelopeHeader::of(Kind::Value), &[], &[revision])
 }

@@ -123,7 +123,7 @@ fn only_the_load_itself_is_told_that_it_would_wait_for_itself() {
                 thread::yield_now();
                 match inner.board(std::future::pending()) {
                     Boarding::Itself => Ok(7),
-                    Boarding::Led(_) | Boarding::Joined(_) => panic!("it is listed, and polled here"),
+                    Boarding::Led(_) | Boarding::Joined(..) => panic!("it is listed, and polled here"),
                 }
             };
             spawn(async move { boarded(world.board(load)).await })

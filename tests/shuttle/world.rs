@@ -59,7 +59,7 @@ impl World {
         Departure { at: Moment::default(), generation, fence }
     }
 
-    pub(crate) fn board<F>(self: &Arc<Self>, load: F) -> Boarding<Answer>
+    pub(crate) fn board<F>(self: &Arc<Self>, load: F) -> Boarding<Answer, impl Future<Output = Answer>>
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -120,9 +120,9 @@ impl World {
     }
 }
 
-pub(crate) fn boarded(boarding: Boarding<Answer>) -> Flight<Answer> {
+pub(crate) fn boarded<F>(boarding: Boarding<Answer, F>) -> Flight<Answer> {
     match boarding {
-        Boarding::Led(flight) | Boarding::Joined(flight) => flight,
+        Boarding::Led(flight) | Boarding::Joined(flight, _) => flight,
         Boarding::Itself => panic!("no load asks for its own key"),
     }
 }

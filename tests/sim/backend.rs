@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId, PartitionId,
+    Renewal, Snapshot, Version,
 };
 use tokio::sync::oneshot;
 
@@ -139,6 +140,31 @@ impl L2 for SimL2 {
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
         let index = partition.index();
         self.ask(move |state| Ok(state.fill(index, &fill))).await
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| Ok(state.renew(index, &renewal))).await
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        let (index, key) = (partition.index(), key.clone());
+        self.ask(move |state| Ok(state.touch(index, &key, fence_window))).await
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| Ok(state.claim(index, &claim))).await
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        let (partition, key) = (partition.clone(), key.clone());
+        self.ask(move |state| Ok(state.release(&partition, &key, holder))).await
     }
 
     async fn log(

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use nearfar::backend::{Beat, L2Error, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Effect, Envelope, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody, Moment,
-    NodeId, Partition, PartitionId, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Holder, KeyWrite, Kind, Message,
+    MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Renewal, Version,
 };
 
 use crate::database::Value;
@@ -159,6 +159,42 @@ impl State {
         self.note(|| format!("server: fill of {value:?} on {}: {outcome:?}", fill.base));
         self.inspect();
         outcome
+    }
+
+    pub(crate) fn renew(&mut self, index: u16, renewal: &Renewal) -> FillOutcome {
+        let time = self.server.time(index, self.now());
+        let outcome = self.server.partition(index).renew(time, renewal);
+        self.count(if outcome == FillOutcome::Stored { "renewals" } else { "old renewals refused" });
+        self.note(|| format!("server: renewal of {:?} on {}: {outcome:?}", key_of(&renewal.key), renewal.base));
+        self.inspect();
+        outcome
+    }
+
+    pub(crate) fn touch(&mut self, index: u16, key: &Bytes, fence_window: Duration) {
+        let time = self.server.time(index, self.now());
+        self.server.partition(index).touch(time, key, fence_window);
+        self.count("touches");
+        self.inspect();
+    }
+
+    pub(crate) fn claim(&mut self, index: u16, claim: &Claim) -> ClaimOutcome {
+        let time = self.server.time(index, self.now());
+        let outcome = self.server.partition(index).claim(time, claim);
+        self.count(match outcome {
+            ClaimOutcome::Granted => "claims granted",
+            ClaimOutcome::Held { .. } => "claims held by others",
+            ClaimOutcome::Overtaken => "claims overtaken",
+        });
+        self.note(|| format!("server: {} claims {:?}: {outcome:?}", claim.holder, key_of(&claim.key)));
+        outcome
+    }
+
+    pub(crate) fn release(&mut self, partition: &PartitionId, key: &Bytes, holder: Holder) {
+        let notice = Notice { key: key.clone() }.encode();
+        for node in self.server.partition(partition.index()).release(key, holder) {
+            self.count("nodes told of a release");
+            self.publish_echo(partition, node, &notice);
+        }
     }
 
     pub(crate) fn beat(&mut self, partition: &PartitionId, beat: &Beat) -> BeatReply {

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId, PartitionId,
+    Renewal, Snapshot, Version,
 };
 use tokio::sync::{Notify, watch};
 
@@ -78,8 +79,14 @@ impl Drop for Held<'_> {
 pub struct Valves {
     /// After L2 has answered a read, before the node has it.
     pub reads: Valve,
-    /// Before a fill is sent.
+    /// Before a fill or a renewal is sent.
     pub fills: Valve,
+    /// Before a touch is sent.
+    pub touches: Valve,
+    /// Before a claim is sent.
+    pub claims: Valve,
+    /// Before a claim is let go.
+    pub releases: Valve,
     /// Before a change is sent.
     pub changes: Valve,
     /// Before the node gets the next event of the bus. A bus that reconnects is not held any more.
@@ -159,6 +166,31 @@ impl L2 for ValvedL2 {
             return Err(L2Error::TimedOut);
         }
         self.inner.fill(partition, fill).await
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        self.valves.fills.pass().await;
+        self.inner.renew(partition, renewal).await
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        self.valves.touches.pass().await;
+        self.inner.touch(partition, key, fence_window).await
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        self.valves.claims.pass().await;
+        self.inner.claim(partition, claim).await
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        self.valves.releases.pass().await;
+        self.inner.release(partition, key, holder).await
     }
 
     async fn log(

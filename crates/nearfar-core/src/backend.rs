@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    BeatId, BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId, Snapshot,
-    Version,
+    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
+    PartitionId, Renewal, Snapshot, Version,
 };
 
 /// The shared store. Every operation is bounded in time by the backend itself.
@@ -43,6 +43,24 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
 
     /// Stores a loaded value unless something newer is there.
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error>;
+
+    /// Keeps what stands under a key for longer, unless something else stands there by now.
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error>;
+
+    /// Notes that a value was read, if its lifetime depends on that. It stays for the fence window at least.
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error>;
+
+    /// Grants a node the right to load a key, unless another has it or it was just loaded.
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error>;
+
+    /// Ends a claim, if this holder has it, and sends each node that waits a [`Notice`](crate::Notice), through the
+    /// channel of its echoes.
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error>;
 
     /// The messages that the log has kept with numbers from `since` to `until`, both included, oldest first.
     async fn log(
@@ -106,7 +124,7 @@ pub enum BusEvent {
         /// The frame; not checked yet.
         frame: Bytes,
     },
-    /// The bytes of an [`Echo`](crate::Echo) of this node.
+    /// The bytes of an [`Echo`](crate::Echo) of this node, or of a [`Notice`](crate::Notice) to it.
     Echo {
         /// Of which partition.
         partition: PartitionId,

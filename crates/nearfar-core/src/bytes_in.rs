@@ -1,7 +1,5 @@
 //! Reading big-endian fields from bytes that nobody vouches for.
 
-use bytes::Bytes;
-
 /// A cursor that yields `None` past the end instead of panicking.
 pub(crate) struct BytesIn<'a> {
     rest: &'a [u8],
@@ -46,6 +44,6 @@ impl<'a> BytesIn<'a> {
 }
 
 /// A length as the wire has it. Lengths over 4 GiB cannot be framed; callers bound theirs far below.
-pub(crate) fn wire_len(bytes: &Bytes) -> u32 {
+pub(crate) fn wire_len(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("lengths are bounded before they are framed")
 }

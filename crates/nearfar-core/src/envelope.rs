@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +23,6 @@ pub enum Kind {
     Tombstone,
     /// A negative entry: the origin has no such thing.
     Absent,
-    /// The right of one node to load the key.
-    Claim,
 }
 
 impl Kind {
@@ -32,7 +31,6 @@ impl Kind {
             1 => Some(Self::Value),
             2 => Some(Self::Tombstone),
             3 => Some(Self::Absent),
-            4 => Some(Self::Claim),
             _ => None,
         }
     }
@@ -42,7 +40,6 @@ impl Kind {
             Self::Value => 1,
             Self::Tombstone => 2,
             Self::Absent => 3,
-            Self::Claim => 4,
         }
     }
 }
@@ -52,15 +49,17 @@ impl Kind {
 /// ```
 /// use nearfar_core::{Moment, Stamp, Version};
 ///
-/// let stamp = Stamp { version: Version::new(9), written_at: Moment::from_micros(7), expired: false };
-/// assert_eq!(stamp.version.number(), 9);
+/// let stamp = Stamp::of(Version::new(9), Moment::from_micros(7));
+/// assert_eq!((stamp.version.number(), stamp.read_at), (9, stamp.written_at));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// The sequence as of which the entry is known true.
     pub version: Version,
-    /// When it was stored, on L2's clock.
+    /// When it was stored, or found to be still true, on L2's clock.
     pub written_at: Moment,
+    /// When it was last read, as far as anybody has said so; with `idle`, which counts from then.
+    pub read_at: Moment,
     /// Whether it was declared stale since, by the change of that version.
     pub expired: bool,
 }
@@ -69,17 +68,28 @@ impl Stamp {
     /// The highest bit of written-at: no clock gets there.
     const EXPIRED: u64 = 1 << 63;
 
-    fn to_wire(self) -> [u64; 2] {
-        let expired = if self.expired { Self::EXPIRED } else { 0 };
-        [self.version.number(), self.written_at.micros() & !Self::EXPIRED | expired]
+    /// Of what is stored now, as of a change of that number.
+    pub const fn of(version: Version, now: Moment) -> Self {
+        Self { version, written_at: now, read_at: now, expired: false }
     }
 
-    fn from_wire([version, written_at]: [u64; 2]) -> Self {
+    fn to_wire(self) -> [u64; 3] {
+        let expired = if self.expired { Self::EXPIRED } else { 0 };
+        let written_at = self.written_at.micros() & !Self::EXPIRED | expired;
+        [self.version.number(), written_at, self.read_at.micros()]
+    }
+
+    fn from_wire([version, written_at, read_at]: [u64; 3]) -> Self {
         Self {
             version: Version::new(version),
             written_at: Moment::from_micros(written_at & !Self::EXPIRED),
+            read_at: Moment::from_micros(read_at),
             expired: written_at & Self::EXPIRED != 0,
         }
+    }
+
+    fn read(input: &mut BytesIn<'_>) -> Option<Self> {
+        Some(Self::from_wire([input.u64()?, input.u64()?, input.u64()?]))
     }
 }
 
@@ -98,12 +108,14 @@ pub struct EnvelopeHeader {
     pub codec: u8,
     /// How the payload is compressed; 0 is not at all.
     pub compression: u8,
-    /// How many tags stand before the payload.
+    /// How many tags the notes begin with.
     pub tag_count: u16,
     /// Age limit since `written_at`; `None` for no limit. Millisecond precision.
     pub ttl: Option<Duration>,
-    /// How long past `ttl` the value may still be served stale. Millisecond precision.
+    /// How long past its end the value may still be served stale. Millisecond precision.
     pub grace: Duration,
+    /// Age limit since `read_at`; `None` for no limit. Millisecond precision.
+    pub idle: Option<Duration>,
     /// How long the loader took. Microsecond precision, saturating at about 71 minutes.
     pub load_cost: Duration,
     /// Fingerprint of the value's type; entries with another one are misses.
@@ -125,6 +137,7 @@ impl EnvelopeHeader {
             tag_count: 0,
             ttl: None,
             grace: Duration::ZERO,
+            idle: None,
             load_cost: Duration::ZERO,
             schema: 0,
         }
@@ -136,12 +149,11 @@ impl EnvelopeHeader {
 /// A node encodes an envelope without a stamp; L2 stamps it in the same atomic step that stores it.
 ///
 /// ```
-/// use bytes::Bytes;
 /// use nearfar_core::{Envelope, EnvelopeHeader, Kind, Moment, Stamp, Version};
 ///
 /// let header = EnvelopeHeader { codec: 1, ..EnvelopeHeader::of(Kind::Value) };
-/// let unstamped = Envelope::encode(&header, &Bytes::new(), b"payload");
-/// let stamp = Stamp { version: Version::new(5), written_at: Moment::from_micros(70), expired: false };
+/// let unstamped = Envelope::encode(&header, &[], b"payload");
+/// let stamp = Stamp::of(Version::new(5), Moment::from_micros(70));
 ///
 /// let envelope = Envelope::decode(&Envelope::stamped(&unstamped, stamp)).unwrap();
 /// assert_eq!(envelope.stamp, stamp);
@@ -154,38 +166,41 @@ pub struct Envelope {
     pub header: EnvelopeHeader,
     /// What L2 added.
     pub stamp: Stamp,
-    /// The encoded tags: for each a `u16` length and its bytes.
-    pub tags: Bytes,
+    /// Tags, and behind them [`Validators`](crate::Validators).
+    pub notes: Bytes,
     /// The encoded value.
     pub payload: Bytes,
 }
 
 impl Envelope {
-    /// Length of the fixed part; tags and payload follow it.
-    pub const HEADER_LEN: usize = 60;
-    /// Where version and written-at stand, 16 bytes that the checksum leaves out.
-    pub const STAMP_AT: std::ops::Range<usize> = 8..24;
-    const CHECKSUM_AT: std::ops::Range<usize> = 56..60;
+    /// Length of the fixed part; notes and payload follow it.
+    pub const HEADER_LEN: usize = 76;
+    /// Where version, written-at and read-at stand, 24 bytes that the checksum leaves out.
+    pub const STAMP_AT: Range<usize> = 8..32;
+    /// The first two of them: by these, what stands under a key is told from what stood there before.
+    const IDENTITY_AT: Range<usize> = 8..24;
+    const CHECKSUM_AT: Range<usize> = 72..76;
 
     /// The bytes of an envelope whose stamp is still zero.
     ///
     /// # Panics
-    /// If tags or payload have 4 GiB or more; callers bound values far below.
-    pub fn encode(header: &EnvelopeHeader, tags: &Bytes, payload: &[u8]) -> Bytes {
-        let mut out = Vec::with_capacity(Self::HEADER_LEN + tags.len() + payload.len());
+    /// If notes or payload have 4 GiB or more; callers bound them far below.
+    pub fn encode(header: &EnvelopeHeader, notes: &[u8], payload: &[u8]) -> Bytes {
+        let mut out = Vec::with_capacity(Self::HEADER_LEN + notes.len() + payload.len());
         out.extend(MAGIC);
         out.extend([FORMAT, header.kind.to_wire(), header.codec, header.compression]);
         out.extend(header.tag_count.to_be_bytes());
-        out.extend([0; 16]);
-        out.extend(ttl_to_wire(header.ttl).to_be_bytes());
+        out.extend([0; Self::STAMP_AT.end - Self::STAMP_AT.start]);
+        out.extend(limit_to_wire(header.ttl).to_be_bytes());
         out.extend(millis(header.grace).to_be_bytes());
+        out.extend(limit_to_wire(header.idle).to_be_bytes());
         out.extend(u32::try_from(header.load_cost.as_micros()).unwrap_or(u32::MAX).to_be_bytes());
         out.extend(header.schema.to_be_bytes());
-        out.extend(wire_len(tags).to_be_bytes());
+        out.extend(wire_len(notes).to_be_bytes());
         let payload_len = u32::try_from(payload.len()).expect("values are bounded before they are framed");
         out.extend(payload_len.to_be_bytes());
         out.extend([0; 4]);
-        out.extend_from_slice(tags);
+        out.extend_from_slice(notes);
         out.extend_from_slice(payload);
         let checksum = checksum(&out);
         out[Self::CHECKSUM_AT].copy_from_slice(&checksum.to_be_bytes());
@@ -196,9 +211,9 @@ impl Envelope {
     pub fn stamped(unstamped: &[u8], stamp: Stamp) -> Bytes {
         let mut out = unstamped.to_vec();
         if let Some(place) = out.get_mut(Self::STAMP_AT) {
-            let [version, written_at] = stamp.to_wire();
-            place[..8].copy_from_slice(&version.to_be_bytes());
-            place[8..].copy_from_slice(&written_at.to_be_bytes());
+            for (place, number) in place.chunks_exact_mut(8).zip(stamp.to_wire()) {
+                place.copy_from_slice(&number.to_be_bytes());
+            }
         }
         out.into()
     }
@@ -206,11 +221,38 @@ impl Envelope {
     /// The same envelope, declared stale by a change; `None` if it is not that of a value that is alive, for which see
     /// [`Head::covers`](crate::Head::covers).
     pub fn expired(bytes: &[u8], is_alive: impl FnOnce(Version) -> bool, by: Version) -> Option<Bytes> {
-        let version = Self::peek_version(bytes).filter(|version| is_alive(*version))?;
+        Self::peek_version(bytes).filter(|version| is_alive(*version))?;
         let is_value = Kind::from_wire(*bytes.get(3)?)? == Kind::Value;
-        let written_at = BytesIn::new(bytes.get(16..)?).u64()?;
-        let stamp = Stamp { version: by, expired: true, ..Stamp::from_wire([version.number(), written_at]) };
-        is_value.then(|| Self::stamped(bytes, stamp))
+        let stamp = Stamp::read(&mut BytesIn::new(bytes.get(Self::STAMP_AT)?))?;
+        is_value.then(|| Self::stamped(bytes, Stamp { version: by, expired: true, ..stamp }))
+    }
+
+    /// The same envelope, read now, and how long it is good for from then on: `None` for ever. `None` altogether if it is
+    /// none whose lifetime depends on that.
+    pub fn touched(bytes: &[u8], now: Moment) -> Option<(Bytes, Option<Duration>)> {
+        let mut input = BytesIn::new(bytes);
+        (input.take(MAGIC.len())? == MAGIC && input.u8()? == FORMAT).then_some(())?;
+        let Fixed { kind, header, stamp, .. } = Fixed::read(&mut input)?;
+        let depends = header.idle.is_some() && !stamp.expired && Kind::from_wire(kind)? == Kind::Value;
+        let by_ttl = header.ttl.map(|ttl| ttl.saturating_sub(now.since(stamp.written_at)));
+        let left = by_ttl.into_iter().chain(header.idle).min().map(|left| left.saturating_add(header.grace));
+        depends.then(|| (Self::stamped(bytes, Stamp { read_at: now, ..stamp }), left))
+    }
+
+    /// What tells the bytes under a key from those that stand there before or after them: version and written-at, as they
+    /// are on the wire. What is too short for an envelope has a shorter one, and nothing has none.
+    ///
+    /// ```
+    /// use nearfar_core::{Envelope, EnvelopeHeader, Moment, Stamp, Version};
+    ///
+    /// let unstamped = Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[]);
+    /// let stamped = |version| Envelope::stamped(&unstamped, Stamp::of(Version::new(version), Moment::default()));
+    /// assert_ne!(Envelope::identity(&stamped(1)), Envelope::identity(&stamped(2)));
+    /// assert!(Envelope::identity(b"").is_empty());
+    /// ```
+    pub fn identity(bytes: &[u8]) -> &[u8] {
+        let Range { start, end } = Self::IDENTITY_AT;
+        &bytes[start.min(bytes.len())..end.min(bytes.len())]
     }
 
     /// The stamped version, without looking at the rest; `None` if these are not the first bytes of an envelope. Every
@@ -222,7 +264,7 @@ impl Envelope {
         input.u64().map(Version::new)
     }
 
-    /// Reads an envelope. Payload and tags share `bytes`; nothing is copied.
+    /// Reads an envelope. Payload and notes share `bytes`; nothing is copied.
     pub fn decode(bytes: &Bytes) -> Result<Self, EnvelopeError> {
         let mut input = BytesIn::new(bytes);
         let magic = input.take(2).ok_or(EnvelopeError::Truncated)?;
@@ -234,19 +276,19 @@ impl Envelope {
             return Err(EnvelopeError::UnknownFormat { format });
         }
         let fixed = Fixed::read(&mut input).ok_or(EnvelopeError::Truncated)?;
-        let (tags_len, payload_len) = (fixed.tags_len as usize, fixed.payload_len as usize);
-        if tags_len.checked_add(payload_len) != Some(input.len()) {
+        let (notes_len, payload_len) = (fixed.notes_len as usize, fixed.payload_len as usize);
+        if notes_len.checked_add(payload_len) != Some(input.len()) {
             return Err(EnvelopeError::WrongLength);
         }
         if checksum(bytes) != fixed.checksum {
             return Err(EnvelopeError::Corrupt);
         }
         let kind = Kind::from_wire(fixed.kind).ok_or(EnvelopeError::UnknownKind { kind: fixed.kind })?;
-        let payload_at = Self::HEADER_LEN + tags_len;
+        let payload_at = Self::HEADER_LEN + notes_len;
         Ok(Self {
             header: EnvelopeHeader { kind, ..fixed.header },
             stamp: fixed.stamp,
-            tags: bytes.slice(Self::HEADER_LEN..payload_at),
+            notes: bytes.slice(Self::HEADER_LEN..payload_at),
             payload: bytes.slice(payload_at..),
         })
     }
@@ -257,7 +299,7 @@ struct Fixed {
     kind: u8,
     header: EnvelopeHeader,
     stamp: Stamp,
-    tags_len: u32,
+    notes_len: u32,
     payload_len: u32,
     checksum: u32,
 }
@@ -265,19 +307,20 @@ struct Fixed {
 impl Fixed {
     fn read(input: &mut BytesIn<'_>) -> Option<Self> {
         let (kind, codec, compression, tag_count) = (input.u8()?, input.u8()?, input.u8()?, input.u16()?);
-        let stamp = Stamp::from_wire([input.u64()?, input.u64()?]);
+        let stamp = Stamp::read(input)?;
         let header = EnvelopeHeader {
             kind: Kind::Value,
             codec,
             compression,
             tag_count,
-            ttl: ttl_from_wire(input.u64()?),
+            ttl: limit_from_wire(input.u64()?),
             grace: Duration::from_millis(input.u64()?),
+            idle: limit_from_wire(input.u64()?),
             load_cost: Duration::from_micros(input.u32()?.into()),
             schema: input.u32()?,
         };
-        let (tags_len, payload_len, checksum) = (input.u32()?, input.u32()?, input.u32()?);
-        Some(Self { kind, header, stamp, tags_len, payload_len, checksum })
+        let (notes_len, payload_len, checksum) = (input.u32()?, input.u32()?, input.u32()?);
+        Some(Self { kind, header, stamp, notes_len, payload_len, checksum })
     }
 }
 
@@ -295,11 +338,11 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Zero on the wire means "no limit", so a limit under a millisecond is rounded up to one.
-fn ttl_to_wire(ttl: Option<Duration>) -> u64 {
-    ttl.map_or(0, |ttl| millis(ttl).max(1))
+fn limit_to_wire(limit: Option<Duration>) -> u64 {
+    limit.map_or(0, |limit| millis(limit).max(1))
 }
 
-fn ttl_from_wire(millis: u64) -> Option<Duration> {
+fn limit_from_wire(millis: u64) -> Option<Duration> {
     (millis != 0).then(|| Duration::from_millis(millis))
 }
 

@@ -7,6 +7,7 @@ use crate::{MAX_KEY_LEN, Moment, Version};
 
 const MESSAGE_MAGIC: [u8; 2] = *b"NM";
 const ECHO_MAGIC: [u8; 2] = *b"NE";
+const NOTICE_MAGIC: [u8; 2] = *b"NN";
 const FORMAT: u8 = 1;
 
 const KIND_KEYS: u8 = 1;
@@ -246,6 +247,45 @@ impl Echo {
             sequence: Version::new(input.u64()?),
             time: Moment::from_micros(input.u64()?),
         })
+    }
+}
+
+/// The claim of a key that this node waits for was released; comes through the channel of its echoes.
+///
+/// ```
+/// use bytes::Bytes;
+/// use nearfar_core::Notice;
+///
+/// let notice = Notice { key: Bytes::from_static(b"user 1") };
+/// assert_eq!(Notice::decode(&notice.encode()), Ok(notice));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The encoded key.
+    pub key: Bytes,
+}
+
+impl Notice {
+    /// The bytes of this notice.
+    ///
+    /// # Panics
+    /// If the key has 4 GiB or more; callers bound keys by [`MAX_KEY_LEN`].
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(8 + self.key.len());
+        out.extend(NOTICE_MAGIC);
+        out.extend([FORMAT, 0]);
+        out.extend(wire_len(&self.key).to_be_bytes());
+        out.extend_from_slice(&self.key);
+        out.into()
+    }
+
+    /// Reads a notice. The key shares `frame`; nothing is copied.
+    pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
+        let mut input = BytesIn::new(frame);
+        kind_of(&mut input, NOTICE_MAGIC)?;
+        let keys = read_keys(&mut input, frame, 1).filter(|_| input.len() == 0);
+        let key = keys.and_then(|mut keys| keys.pop()).ok_or(FrameError::Malformed)?;
+        Ok(Self { key })
     }
 }
 

@@ -25,6 +25,7 @@
 pub mod backend;
 mod breaker;
 mod bytes_in;
+mod claims;
 mod envelope;
 mod follower;
 mod frame;
@@ -36,14 +37,17 @@ mod outbox;
 mod partition;
 mod partition_id;
 mod remote_clock;
+mod renewal;
 mod sync;
+mod validators;
 mod version;
 mod watchdog;
 
 pub use breaker::{Breaker, CircuitState};
+pub use claims::{Claim, ClaimOutcome, Holder};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
-pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId};
+pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId, Notice};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use gates::{Gates, LookUp};
 pub use moment::Moment;
@@ -52,6 +56,8 @@ pub use outbox::{Batch, Outbox, Setback};
 pub use partition::{BeatReply, Change, Effect, Fill, FillOutcome, Head, KeyWrite, Partition, Snapshot};
 pub use partition_id::PartitionId;
 pub use remote_clock::RemoteClock;
+pub use renewal::Renewal;
+pub use validators::Validators;
 pub use version::Version;
 pub use watchdog::Watchdog;
 

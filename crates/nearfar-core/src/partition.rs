@@ -1,9 +1,13 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{BeatId, Echo, Envelope, EnvelopeHeader, Message, MessageBody, Moment, NodeId, Stamp, Version};
+use crate::claims::Claims;
+use crate::{
+    BeatId, Claim, ClaimOutcome, Echo, Envelope, EnvelopeHeader, Holder, Message, MessageBody, Moment, NodeId,
+    Renewal, Stamp, Version,
+};
 
 /// Where a partition stands.
 ///
@@ -136,7 +140,7 @@ impl Change {
 }
 
 fn tombstones(keys: Vec<Bytes>, fence_window: Duration) -> Vec<KeyWrite> {
-    let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &Bytes::new(), &[]);
+    let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[]);
     let bury = |key| KeyWrite { key, envelope: tombstone.clone(), keep: Some(fence_window) };
     keys.into_iter().map(bury).collect()
 }
@@ -219,7 +223,7 @@ pub struct BeatReply {
 /// let mut partition = Partition::new(16);
 /// let now = Moment::from_micros(1_000);
 /// let key = Bytes::from_static(b"k");
-/// let write = KeyWrite { key: key.clone(), envelope: Bytes::from(vec![0; 60]), keep: None };
+/// let write = KeyWrite { key: key.clone(), envelope: Bytes::from(vec![0; 100]), keep: None };
 ///
 /// let (version, _message) = partition.change(now, &Change::set(NodeId::new(1), write)).expect("no deadline");
 /// let snapshot = partition.read(now, &key);
@@ -235,6 +239,7 @@ pub struct Partition {
     log: VecDeque<(Version, Bytes)>,
     log_len: usize,
     nodes: BTreeMap<NodeId, Moment>,
+    claims: Claims,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -255,6 +260,7 @@ impl Partition {
             log: VecDeque::new(),
             log_len,
             nodes: BTreeMap::new(),
+            claims: Claims::default(),
         }
     }
 
@@ -300,6 +306,37 @@ impl Partition {
         }
         self.store(now, &fill.write, fill.base);
         FillOutcome::Stored
+    }
+
+    /// Keeps what stands under a key for longer, unless something else stands there by now.
+    pub fn renew(&mut self, now: Moment, renewal: &Renewal) -> FillOutcome {
+        if now > renewal.deadline {
+            return FillOutcome::Late;
+        }
+        let present = self.live(now, &renewal.key).zip(self.head);
+        let renewed = present.and_then(|(bytes, head)| renewal.applied_to(bytes, head, now));
+        let Some(envelope) = renewed else { return FillOutcome::Refused };
+        self.put(now, renewal.key.clone(), envelope, renewal.keep);
+        FillOutcome::Stored
+    }
+
+    /// Notes that a value was read, if its lifetime depends on that. It stays for the fence window at least.
+    pub fn touch(&mut self, now: Moment, key: &Bytes, fence_window: Duration) {
+        let touched = self.live(now, key).and_then(|bytes| Envelope::touched(bytes, now));
+        if let Some((envelope, left)) = touched {
+            self.put(now, key.clone(), envelope, left.map(|left| left.max(fence_window)));
+        }
+    }
+
+    /// Grants a node the right to load a key, unless another has it or it was just loaded.
+    pub fn claim(&mut self, now: Moment, claim: &Claim) -> ClaimOutcome {
+        let present = self.live(now, &claim.key).map_or(&[][..], |bytes| Envelope::identity(bytes));
+        if present == claim.seen { self.claims.take(now, claim) } else { ClaimOutcome::Overtaken }
+    }
+
+    /// Ends a claim, if this holder has it. Returns the nodes that wait, to be told by a [`Notice`](crate::Notice).
+    pub fn release(&mut self, key: &Bytes, holder: Holder) -> BTreeSet<NodeId> {
+        self.claims.release(key, holder)
     }
 
     /// Registers a node as live. Returns the reply and the echo to send to that node alone.
@@ -366,10 +403,13 @@ impl Partition {
     }
 
     fn store(&mut self, now: Moment, write: &KeyWrite, version: Version) {
-        let stamp = Stamp { version, written_at: now, expired: false };
-        let envelope = Envelope::stamped(&write.envelope, stamp);
-        let expires_at = write.keep.map_or(Moment::NEVER, |keep| now + keep);
-        self.entries.insert(write.key.clone(), Stored { envelope, expires_at });
+        let envelope = Envelope::stamped(&write.envelope, Stamp::of(version, now));
+        self.put(now, write.key.clone(), envelope, write.keep);
+    }
+
+    fn put(&mut self, now: Moment, key: Bytes, envelope: Bytes, keep: Option<Duration>) {
+        let expires_at = keep.map_or(Moment::NEVER, |keep| now + keep);
+        self.entries.insert(key, Stored { envelope, expires_at });
         if self.entries.len() > self.sweep_at {
             self.entries.retain(|_, stored| now < stored.expires_at);
             self.sweep_at = (self.entries.len() * 2).max(SWEEP_AT_LEAST);

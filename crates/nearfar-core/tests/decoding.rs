@@ -11,7 +11,7 @@ use nearfar_core::{
 use proptest::prelude::*;
 
 fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Value), Just(Kind::Tombstone), Just(Kind::Absent), Just(Kind::Claim)]
+    prop_oneof![Just(Kind::Value), Just(Kind::Tombstone), Just(Kind::Absent)]
 }
 
 fn bytes(max_len: usize) -> impl Strategy<Value = Bytes> {
@@ -22,7 +22,7 @@ prop_compose! {
     fn headers()(
         kind in kinds(),
         (codec, compression, tag_count, schema) in any::<(u8, u8, u16, u32)>(),
-        ttl in prop::option::of(1..u64::MAX),
+        (ttl, idle) in (prop::option::of(1..u64::MAX), prop::option::of(1..u64::MAX)),
         (grace, load_cost) in any::<(u64, u32)>(),
     ) -> EnvelopeHeader {
         EnvelopeHeader {
@@ -32,6 +32,7 @@ prop_compose! {
             tag_count,
             ttl: ttl.map(Duration::from_millis),
             grace: Duration::from_millis(grace),
+            idle: idle.map(Duration::from_millis),
             load_cost: Duration::from_micros(load_cost.into()),
             schema,
         }
@@ -39,8 +40,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn stamps()((version, written_at, expired) in (any::<u64>(), 0..1u64 << 63, any::<bool>())) -> Stamp {
-        Stamp { version: Version::new(version), written_at: Moment::from_micros(written_at), expired }
+    fn stamps()(
+        (version, written_at, read_at, expired) in (any::<u64>(), 0..1u64 << 63, any::<u64>(), any::<bool>()),
+    ) -> Stamp {
+        let [written_at, read_at] = [written_at, read_at].map(Moment::from_micros);
+        Stamp { version: Version::new(version), written_at, read_at, expired }
     }
 }
 
@@ -55,18 +59,18 @@ fn bodies() -> impl Strategy<Value = MessageBody> {
 proptest! {
     #[test]
     fn an_envelope_comes_back_as_it_was(
-        header in headers(), stamp in stamps(), tags in bytes(50), payload in bytes(300),
+        header in headers(), stamp in stamps(), notes in bytes(50), payload in bytes(300),
     ) {
-        let encoded = Envelope::stamped(&Envelope::encode(&header, &tags, &payload), stamp);
+        let encoded = Envelope::stamped(&Envelope::encode(&header, &notes, &payload), stamp);
         prop_assert_eq!(Envelope::peek_version(&encoded), Some(stamp.version));
-        prop_assert_eq!(Envelope::decode(&encoded), Ok(Envelope { header, stamp, tags, payload }));
+        prop_assert_eq!(Envelope::decode(&encoded), Ok(Envelope { header, stamp, notes, payload }));
     }
 
     #[test]
     fn a_changed_envelope_is_refused_wherever_the_change_is(
         header in headers(), payload in bytes(100), at in any::<prop::sample::Index>(), flip in 1..=u8::MAX,
     ) {
-        let mut encoded = Envelope::encode(&header, &Bytes::new(), &payload).to_vec();
+        let mut encoded = Envelope::encode(&header, &[], &payload).to_vec();
         let at = at.index(encoded.len());
         encoded[at] ^= flip;
         let decoded = Envelope::decode(&encoded.into());
@@ -78,7 +82,7 @@ proptest! {
     fn a_truncated_envelope_is_refused(
         header in headers(), payload in bytes(100), cut in any::<prop::sample::Index>(),
     ) {
-        let encoded = Envelope::encode(&header, &Bytes::new(), &payload);
+        let encoded = Envelope::encode(&header, &[], &payload);
         let cut = cut.index(encoded.len());
         prop_assert!(Envelope::decode(&encoded.slice(..cut)).is_err());
     }
@@ -147,7 +151,7 @@ fn lengths_are_checked_before_anything_is_allocated() {
     message[28..32].copy_from_slice(&u32::MAX.to_be_bytes());
     assert!(Message::decode(&message.into()).is_err());
 
-    let mut envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &Bytes::new(), b"v").to_vec();
+    let mut envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &[], b"v").to_vec();
     envelope[48..52].copy_from_slice(&u32::MAX.to_be_bytes());
     envelope[52..56].copy_from_slice(&u32::MAX.to_be_bytes());
     assert_eq!(Envelope::decode(&envelope.into()), Err(EnvelopeError::WrongLength));

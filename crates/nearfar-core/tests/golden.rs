@@ -24,7 +24,7 @@ fn from_hex(line: &str) -> Bytes {
 
 /// Both ways: what is in the file is what is written, and reads as what was written.
 fn check_envelope(name: &str, envelope: &Envelope) {
-    let unstamped = Envelope::encode(&envelope.header, &envelope.tags, &envelope.payload);
+    let unstamped = Envelope::encode(&envelope.header, &envelope.notes, &envelope.payload);
     let stamped = Envelope::stamped(&unstamped, envelope.stamp);
     assert_eq!(golden(name), [unstamped, stamped.clone()]);
     assert_eq!(Envelope::decode(&stamped).as_ref(), Ok(envelope));
@@ -45,26 +45,20 @@ fn the_envelope_of_a_value() {
         load_cost: Duration::from_micros(1500),
         ..EnvelopeHeader::of(Kind::Value)
     };
-    let stamp = Stamp {
-        version: Version::new(1_760_000_000_000_001),
-        written_at: Moment::from_micros(1_760_000_000_250_000),
-        expired: false,
-    };
+    let written_at = Moment::from_micros(1_760_000_000_250_000);
+    let stamp = Stamp::of(Version::new(1_760_000_000_000_001), written_at);
     let payload = Bytes::from_static(b"\x82\xa4name\xa3Ada\xa6logins\x03");
-    check_envelope("envelope-value", &Envelope { header, stamp, tags: Bytes::new(), payload });
+    check_envelope("envelope-value", &Envelope { header, stamp, notes: Bytes::new(), payload });
 }
 
 #[test]
 fn the_envelope_of_a_tombstone() {
-    let stamp = Stamp {
-        version: Version::new(1_760_000_001_000_000),
-        written_at: Moment::from_micros(1_760_000_001_000_000),
-        expired: false,
-    };
+    let written_at = Moment::from_micros(1_760_000_001_000_000);
+    let stamp = Stamp::of(Version::new(1_760_000_001_000_000), written_at);
     let header = EnvelopeHeader::tombstone();
     check_envelope(
         "envelope-tombstone",
-        &Envelope { header, stamp, tags: Bytes::new(), payload: Bytes::new() },
+        &Envelope { header, stamp, notes: Bytes::new(), payload: Bytes::new() },
     );
 }
 

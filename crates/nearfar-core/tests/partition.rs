@@ -18,7 +18,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn write(key: &'static str) -> KeyWrite {
-    let envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &Bytes::new(), b"v");
+    let envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &[], b"v");
     KeyWrite { key: key.into(), envelope, keep: Some(KEEP) }
 }
 

@@ -17,11 +17,16 @@ impl Keys {
     }
 
     pub(crate) fn value(&self, key: &[u8]) -> Key {
-        let mut name = Vec::with_capacity(self.prefix.len() + 1 + key.len());
-        name.extend_from_slice(self.prefix.as_bytes());
-        name.push(b':');
-        name.extend_from_slice(key);
-        Bytes::from(name).into()
+        self.of_key(":", key)
+    }
+
+    /// Where the claim of a key stands.
+    pub(crate) fn claim(&self, key: &[u8]) -> Key {
+        self.of_key("#claim:", key)
+    }
+
+    fn of_key(&self, infix: &str, key: &[u8]) -> Key {
+        Bytes::from([self.prefix.as_bytes(), infix.as_bytes(), key].concat()).into()
     }
 
     pub(crate) fn head(&self) -> Key {
@@ -41,7 +46,12 @@ impl Keys {
     }
 
     pub(crate) fn echo(&self, node: NodeId) -> String {
-        self.named(&format!("#echo:{node}"))
+        format!("{}{node}", self.echoes())
+    }
+
+    /// What the names of all nodes' echo channels begin with.
+    pub(crate) fn echoes(&self) -> String {
+        self.named("#echo:")
     }
 
     /// What rights are tried on; it never exists.
@@ -94,6 +104,7 @@ mod tests {
         let keys = Keys::of(&PartitionId::new(namespace.clone(), 0));
         assert_eq!(keys.value(b"#head").as_bytes(), b"{users.0}:#head");
         assert_eq!(keys.head().as_bytes(), b"{users.0}#head");
+        assert_eq!(keys.claim(b"42").as_bytes(), b"{users.0}#claim:42");
         assert_eq!(keys.log().as_bytes(), b"{users.0}#log");
         assert_eq!(keys.nodes().as_bytes(), b"{users.0}#nodes");
         assert_eq!(keys.bus(), "{users.0}#bus");

@@ -13,6 +13,14 @@ pub(crate) static CHANGE: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/change.lua"))));
 pub(crate) static FILL: Script =
     Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/fill.lua")));
+pub(crate) static RENEW: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/renew.lua")));
+pub(crate) static TOUCH: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/touch.lua")));
+pub(crate) static CLAIM: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/claim.lua")));
+pub(crate) static RELEASE: LazyLock<Publishing> =
+    LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/release.lua"))));
 pub(crate) static BEAT: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));

@@ -11,8 +11,8 @@ use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{Key, Value};
 use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Echo, Effect, Fill, FillOutcome, Head, KeyWrite, Moment, Namespace, NodeId,
-    PartitionId, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, Fill, FillOutcome, Head, Holder, KeyWrite, Moment,
+    Namespace, NodeId, Notice, PartitionId, Renewal, Snapshot, Version,
 };
 
 use crate::doctor::Finding;
@@ -20,7 +20,7 @@ use crate::keys::{self, Keys};
 use crate::lane::{Failure, Lane};
 use crate::lanes::{Lanes, final_error};
 use crate::rights;
-use crate::scripts::{BEAT, CHANGE, FILL, OPEN, Script};
+use crate::scripts::{BEAT, CHANGE, CLAIM, FILL, OPEN, RELEASE, RENEW, Script, TOUCH};
 use crate::topology::Kind;
 use crate::wire::Owned;
 
@@ -196,12 +196,50 @@ impl L2 for RedisL2 {
         let keys = vec![names.head(), names.value(&key)];
         let base = decimal(fill.base.number());
         let args = vec![decimal(fill.deadline.micros()), base, envelope.into(), keep_millis(keep)];
-        match number(&self.run(partition, &FILL, (keys, args)).await?)? {
-            0 => Ok(FillOutcome::Refused),
-            1 => Ok(FillOutcome::Stored),
-            2 => Ok(FillOutcome::Late),
-            _ => Err(L2Error::Unexpected),
+        fill_outcome(&self.run(partition, &FILL, (keys, args)).await?)
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        let names = Keys::of(partition);
+        let keys = vec![names.head(), names.value(&renewal.key)];
+        let (deadline, base) = (decimal(renewal.deadline.micros()), decimal(renewal.base.number()));
+        let keep = keep_millis(renewal.keep);
+        let args = vec![deadline, base, renewal.identity.into(), renewal.header.into(), keep];
+        fill_outcome(&self.run(partition, &RENEW, (keys, args)).await?)
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        let keys = vec![Keys::of(partition).value(key)];
+        self.run(partition, &TOUCH, (keys, vec![keep_millis(Some(fence_window))])).await.map(drop)
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        let names = Keys::of(partition);
+        let keys = vec![names.value(&claim.key), names.claim(&claim.key)];
+        let (holder, node) = (claim.holder.to_string(), claim.holder.node.to_string());
+        let args = vec![claim.seen.into(), holder.into(), node.into(), keep_millis(Some(claim.keep))];
+        match self.run(partition, &CLAIM, (keys, args)).await?.as_i64() {
+            Some(-2) => Ok(ClaimOutcome::Overtaken),
+            Some(-1) => Ok(ClaimOutcome::Granted),
+            Some(micros) => {
+                let left = u64::try_from(micros).map_err(|_| L2Error::Unexpected)?;
+                Ok(ClaimOutcome::Held { left: Duration::from_micros(left) })
+            }
+            None => Err(L2Error::Unexpected),
         }
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        let names = Keys::of(partition);
+        let notice = Notice { key: key.clone() }.encode();
+        let args = vec![holder.to_string().into(), names.echoes().into(), notice.into()];
+        let script = RELEASE.for_shard(self.is_sharded());
+        self.run(partition, script, (vec![names.claim(key)], args)).await.map(drop)
     }
 
     async fn log(
@@ -302,6 +340,15 @@ fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Va
         args.extend([write.envelope.clone().into(), keep_millis(write.keep)]);
     }
     (keys, args)
+}
+
+fn fill_outcome(answer: &Value) -> Result<FillOutcome, L2Error> {
+    match number(answer)? {
+        0 => Ok(FillOutcome::Refused),
+        1 => Ok(FillOutcome::Stored),
+        2 => Ok(FillOutcome::Late),
+        _ => Err(L2Error::Unexpected),
+    }
 }
 
 fn effect_word(effect: Effect) -> Value {

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use common::{NODE, beat, key, options, partition, value};
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{
-    Change, Envelope, Fill, FillOutcome, KeyWrite, Message, Moment, Partition, Snapshot, Version,
+    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind, Message, Moment,
+    Partition, Renewal, Snapshot, Version,
 };
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::RedisServer;
@@ -37,10 +38,16 @@ const FOREIGN: [&[u8]; 5] = [
 #[derive(Clone, Debug)]
 enum Op {
     Set { key: usize, payload: Vec<u8>, keep: Option<Duration>, late: bool },
+    SetWithIdle { key: usize, payload: Vec<u8> },
     SetForeign { key: usize, which: usize },
     Invalidate { keys: Vec<usize> },
+    Expire { key: usize },
     Clear,
     Fill { key: usize, payload: Vec<u8>, base: Base, late: bool },
+    Renew { key: usize, payload: Vec<u8>, base: Base, late: bool, of_another: bool },
+    Touch { key: usize },
+    Claim { key: usize, holder: u64, of_another: bool },
+    Release { key: usize, holder: u64 },
     Beat,
     Read { key: usize },
     Flush,
@@ -63,12 +70,21 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let keep = prop::option::of(Just(HOUR));
     let set = (key(), payload(), keep, late());
     let fill = (key(), payload(), bases(), late());
+    let renew = (key(), payload(), bases(), late(), late());
     let op = prop_oneof![
         6 => set.prop_map(|(key, payload, keep, late)| Op::Set { key, payload, keep, late }),
         1 => (key(), 0..FOREIGN.len()).prop_map(|(key, which)| Op::SetForeign { key, which }),
         4 => prop::collection::vec(key(), 1..4).prop_map(|keys| Op::Invalidate { keys }),
+        3 => key().prop_map(|key| Op::Expire { key }),
+        2 => (key(), payload()).prop_map(|(key, payload)| Op::SetWithIdle { key, payload }),
         1 => Just(Op::Clear),
         8 => fill.prop_map(|(key, payload, base, late)| Op::Fill { key, payload, base, late }),
+        6 => renew.prop_map(|(key, payload, base, late, of_another)| Op::Renew {
+            key, payload, base, late, of_another,
+        }),
+        4 => key().prop_map(|key| Op::Touch { key }),
+        5 => (key(), 0..3u64, late()).prop_map(|(key, holder, of_another)| Op::Claim { key, holder, of_another }),
+        3 => (key(), 0..3u64).prop_map(|(key, holder)| Op::Release { key, holder }),
         2 => Just(Op::Beat),
         4 => key().prop_map(|key| Op::Read { key }),
         1 => Just(Op::Flush),
@@ -89,6 +105,10 @@ fn bases() -> impl Strategy<Value = Base> {
 trait Side {
     async fn change(&mut self, change: Change) -> Option<Version>;
     async fn fill(&mut self, fill: Fill) -> FillOutcome;
+    async fn renew(&mut self, renewal: Renewal) -> FillOutcome;
+    async fn touch(&mut self, key: &Bytes);
+    async fn claim(&mut self, claim: Claim) -> ClaimOutcome;
+    async fn release(&mut self, key: &Bytes, holder: Holder);
     async fn beat(&mut self) -> Version;
     async fn read(&mut self, key: &Bytes) -> Snapshot;
     async fn flush(&mut self);
@@ -121,6 +141,25 @@ impl Side for Model {
     async fn fill(&mut self, fill: Fill) -> FillOutcome {
         let now = self.tick();
         self.partition.fill(now, &fill)
+    }
+
+    async fn renew(&mut self, renewal: Renewal) -> FillOutcome {
+        let now = self.tick();
+        self.partition.renew(now, &renewal)
+    }
+
+    async fn touch(&mut self, key: &Bytes) {
+        let now = self.tick();
+        self.partition.touch(now, key, HOUR);
+    }
+
+    async fn claim(&mut self, claim: Claim) -> ClaimOutcome {
+        let now = self.tick();
+        self.partition.claim(now, &claim)
+    }
+
+    async fn release(&mut self, key: &Bytes, holder: Holder) {
+        self.partition.release(key, holder);
     }
 
     async fn beat(&mut self) -> Version {
@@ -159,6 +198,22 @@ impl Side for Real<'_> {
         self.l2.fill(&partition(), fill).await.unwrap()
     }
 
+    async fn renew(&mut self, renewal: Renewal) -> FillOutcome {
+        self.l2.renew(&partition(), renewal).await.unwrap()
+    }
+
+    async fn touch(&mut self, key: &Bytes) {
+        self.l2.touch(&partition(), key, HOUR).await.unwrap();
+    }
+
+    async fn claim(&mut self, claim: Claim) -> ClaimOutcome {
+        self.l2.claim(&partition(), claim).await.unwrap()
+    }
+
+    async fn release(&mut self, key: &Bytes, holder: Holder) {
+        self.l2.release(&partition(), key, holder).await.unwrap();
+    }
+
     async fn beat(&mut self) -> Version {
         self.l2.beat(&partition(), &beat(1)).await.unwrap().sequence
     }
@@ -181,9 +236,10 @@ impl Side for Real<'_> {
 enum Shown {
     Changed(Option<usize>),
     Filled(FillOutcome),
+    Claimed(ClaimOutcome),
+    Done,
     Beaten(usize),
     Found { head: Option<(usize, usize)>, entry: Option<(Option<usize>, Bytes)> },
-    Flushed,
 }
 
 /// One side under observation.
@@ -208,6 +264,12 @@ impl<S: Side> Observed<S> {
                 let write = KeyWrite { key: key(KEYS[*at]), envelope: value(payload), keep: *keep };
                 self.change(Change::set(NODE, write).by(deadline(*late))).await
             }
+            Op::SetWithIdle { key: at, payload } => {
+                let header =
+                    EnvelopeHeader { ttl: Some(HOUR), idle: Some(HOUR), ..EnvelopeHeader::of(Kind::Value) };
+                let envelope = Envelope::encode(&header, &[], payload);
+                self.change(Change::set(NODE, KeyWrite { key: key(KEYS[*at]), envelope, keep: None })).await
+            }
             Op::SetForeign { key: at, which } => {
                 let envelope = Bytes::from_static(FOREIGN[*which]);
                 self.change(Change::set(NODE, KeyWrite { key: key(KEYS[*at]), envelope, keep: None })).await
@@ -216,11 +278,39 @@ impl<S: Side> Observed<S> {
                 let keys = keys.iter().map(|&at| key(KEYS[at])).collect();
                 self.change(Change::invalidate(NODE, keys, HOUR)).await
             }
+            Op::Expire { key: at } => self.change(Change::expire(NODE, vec![key(KEYS[*at])], HOUR)).await,
             Op::Clear => self.change(Change::clear(NODE)).await,
             Op::Fill { key: at, payload, base, late } => {
                 let write = KeyWrite { key: key(KEYS[*at]), envelope: value(payload), keep: Some(HOUR) };
                 let base = self.base(base).await;
                 Shown::Filled(self.side.fill(Fill { write, base, deadline: deadline(*late) }).await)
+            }
+            Op::Renew { key: at, payload, base, late, of_another } => {
+                let (key, base) = (key(KEYS[*at]), self.base(base).await);
+                let identity = self.identity(&key, *of_another).await;
+                let header = value(payload).slice(..Envelope::HEADER_LEN);
+                let deadline = deadline(*late);
+                let keep = Some(HOUR);
+                let renewal = Renewal { key, identity, header, base, deadline, keep };
+                Shown::Filled(self.side.renew(renewal).await)
+            }
+            Op::Touch { key: at } => {
+                self.side.touch(&key(KEYS[*at])).await;
+                Shown::Done
+            }
+            Op::Claim { key: at, holder, of_another } => {
+                let key = key(KEYS[*at]);
+                let seen = self.identity(&key, *of_another).await;
+                let claim = Claim { key, holder: Holder { node: NODE, load: *holder }, seen, keep: HOUR };
+                Shown::Claimed(match self.side.claim(claim).await {
+                    // The clocks differ.
+                    ClaimOutcome::Held { .. } => ClaimOutcome::Held { left: HOUR },
+                    outcome => outcome,
+                })
+            }
+            Op::Release { key: at, holder } => {
+                self.side.release(&key(KEYS[*at]), Holder { node: NODE, load: *holder }).await;
+                Shown::Done
             }
             Op::Beat => {
                 let sequence = self.side.beat().await;
@@ -229,7 +319,7 @@ impl<S: Side> Observed<S> {
             Op::Read { key: at } => self.read(KEYS[*at]).await,
             Op::Flush => {
                 self.side.flush().await;
-                Shown::Flushed
+                Shown::Done
             }
         }
     }
@@ -237,6 +327,13 @@ impl<S: Side> Observed<S> {
     async fn change(&mut self, change: Change) -> Shown {
         let version = self.side.change(change).await;
         Shown::Changed(version.map(|version| self.rank(version)))
+    }
+
+    /// Of what stands there, or of something else.
+    async fn identity(&mut self, key: &Bytes, of_another: bool) -> Bytes {
+        let present = self.side.read(key).await.envelope.unwrap_or_default();
+        let identity = Bytes::copy_from_slice(Envelope::identity(&present));
+        if of_another { [&identity[..], b"another"].concat().into() } else { identity }
     }
 
     async fn base(&mut self, base: &Base) -> Version {

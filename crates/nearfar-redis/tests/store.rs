@@ -376,7 +376,7 @@ fn expire(name: &'static str) -> Change {
 
 fn of_lifetime(name: &'static str, ttl: Option<Duration>, grace: Duration) -> Change {
     let header = EnvelopeHeader { ttl, grace, ..EnvelopeHeader::of(Kind::Value) };
-    let envelope = Envelope::encode(&header, &Bytes::new(), b"old");
+    let envelope = Envelope::encode(&header, &[], b"old");
     let keep = ttl.map(|ttl| (ttl + grace).max(WINDOW));
     Change::set(NODE, KeyWrite { key: key(name), envelope, keep })
 }

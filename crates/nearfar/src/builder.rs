@@ -73,6 +73,15 @@ where
         self
     }
 
+    /// How long a value stays fresh in both tiers after it was read last, on whatever node, within its ttl. L2 is told of a
+    /// read when the last that it was told of is an eighth of this ago, and not of each. So that no value goes early for
+    /// that, it goes up to an eighth late. `get` and the like are reads, [`contains`](Cache::contains) and
+    /// [`peek`](Cache::peek) are not. Defaults to no limit.
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.options.idle = Some(limit);
+        self
+    }
+
     /// How long past its ttl a value may still be served, stale, when a load fails. It is kept in both tiers for so much
     /// longer. What was invalidated is not served, however long its grace; what was [expired](Cache::expire) is.
     /// Defaults to 0: nothing stale is served unless you say for how long it is better than an error.
@@ -110,6 +119,17 @@ where
     /// nobody may ask for again.
     pub fn refresh_ahead(mut self, when: RefreshAhead) -> Self {
         self.options.refresh_ahead = Some(when);
+        self
+    }
+
+    /// One load per key in the whole cluster: the node that misses claims the key in L2, and the others wait for what it
+    /// stores, or until it has failed. A claim holds for this long: longer than a load usually takes, since after it, or if
+    /// the node dies, another takes over. No node waits for longer than twice this before it loads for itself. That a node
+    /// was too slow does no harm: what it stores late is [fenced](Self::fence_window) as ever. Defaults to off: one load per
+    /// key and node, at no cost; a claim takes a round trip before the load. At most the fence window, after which nothing
+    /// is stored.
+    pub fn cluster_single_flight(mut self, claim: Duration) -> Self {
+        self.options.claims = Some(claim);
         self
     }
 

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::engine::{Engine, Found};
+use crate::call::CallOptions;
+use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{self, CacheKey};
-use crate::load::Wanted;
+use crate::load::Load;
 use crate::loaded::Loaded;
+use crate::look::{Errand, Wanted};
 use crate::outcome::Outcome;
 use crate::stats::Stats;
 
@@ -41,6 +43,8 @@ use crate::stats::Stats;
 /// ```
 pub struct Cache<K, V> {
     engine: Arc<Engine<K, V>>,
+    /// Of every call through this handle.
+    call: CallOptions,
 }
 
 /// What comes after L1, boxed: a small future keeps the hit fast, and a box is nothing beside a round trip.
@@ -52,7 +56,26 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) fn new(engine: Arc<Engine<K, V>>) -> Self {
-        Self { engine }
+        Self { engine, call: CallOptions::new() }
+    }
+
+    /// The same cache, with these options for every call through the handle that this returns, in place of those that this
+    /// one has. For one call, or for many.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::CallOptions;
+    /// # use std::time::Duration;
+    /// # let names: nearfar::Cache<String, u8> = nearfar::Nearfar::in_process().cache("names").build().await?;
+    /// let briefly = names.with(CallOptions::new().ttl(Duration::from_secs(1)));
+    /// briefly.set("Ada", 36).await?;
+    /// assert!(names.contains("Ada").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with(&self, call: CallOptions) -> Self {
+        Self { engine: Arc::clone(&self.engine), call }
     }
 
     /// The value of a key from L1, else from L2. A value found in L2 is taken into L1.
@@ -82,7 +105,10 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        if let Some(entry) = self.engine.l1_hit(key) {
+        if let Some(entry) = self.engine.l1_hit(key, &self.call) {
+            if entry.is_due() {
+                self.engine.touch(&entry, &key.to_owned());
+            }
             return Ok(Some(entry));
         }
         self.get_from_l2(key.to_owned()).await
@@ -126,9 +152,9 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        if let Some(entry) = self.engine.l1_hit(key) {
-            if entry.may_be_due() {
-                self.engine.refresh_ahead(&entry, &key.to_owned(), plain(loader));
+        if let Some(entry) = self.engine.l1_hit(key, &self.call) {
+            if entry.is_due() {
+                self.engine.attend(&entry, &key.to_owned(), self.call, plain(loader));
             }
             return Ok(entry);
         }
@@ -198,10 +224,61 @@ where
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        let loader = |key| async move { loader(key).await.map_err(loader_error) };
-        if let Some(entry) = self.engine.l1_hit(key) {
-            if entry.may_be_due() {
-                self.engine.refresh_ahead(&entry, &key.to_owned(), loader);
+        self.find(key, move |key, _| async move { loader(key).await.map_err(loader_error) }).await
+    }
+
+    /// As [`get_or_load_with`](Self::get_or_load_with), with a loader that is given what is cached already, if anything
+    /// is: stale, or due to be loaded again, but not known to be wrong. It may ask the origin whether that is still true,
+    /// by [etag](Entry::etag) or [last-modified](Entry::last_modified), and answer [`Loaded::not_modified`]. Then the
+    /// entry's lifetime begins anew in both tiers: the value does not move, and no other node is told.
+    ///
+    /// What was invalidated is given to no loader, nor what has outlived its [`grace`](crate::CacheBuilder::grace): without
+    /// a grace there is nothing to give but what is refreshed ahead.
+    ///
+    /// # Errors
+    /// As [`get_or_load`](Self::get_or_load); and of kind [`Loader`](crate::ErrorKind::Loader) for "not modified" where
+    /// nothing was given.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::{Cache, Entry, Loaded, Nearfar};
+    /// # use std::{io, time::Duration};
+    /// let nearfar = Nearfar::in_process();
+    /// let pages: Cache<String, String> = nearfar.cache("pages").grace(Duration::from_secs(3600)).build().await?;
+    /// let fetch = |path: String, cached: Option<Entry<String>>| async move {
+    ///     let origin_has = "v1"; // GET with If-None-Match
+    ///     Ok::<_, io::Error>(match cached {
+    ///         Some(page) if page.etag() == Some(origin_has) => Loaded::not_modified(),
+    ///         _ => Loaded::new(path).etag(origin_has),
+    ///     })
+    /// };
+    /// pages.get_or_revalidate("/home", fetch).await?;
+    /// pages.expire("/home").await?;
+    /// let page = pages.get_or_revalidate("/home", fetch).await?.expect("it exists");
+    /// assert_eq!((page.as_str(), page.staleness()), ("/home", None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_revalidate<Q, F, Fut, E>(&self, key: &Q, loader: F) -> Result<Option<Entry<V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+        F: FnOnce(K, Option<Entry<V>>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        self.find(key, move |key, cached| async move { loader(key, cached).await.map_err(loader_error) }).await
+    }
+
+    async fn find<Q>(&self, key: &Q, loader: impl Load<K, V>) -> Result<Option<Entry<V>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(entry) = self.engine.l1_hit(key, &self.call) {
+            if entry.is_due() {
+                self.engine.attend(&entry, &key.to_owned(), self.call, loader);
             }
             return Ok(Some(entry));
         }
@@ -269,7 +346,7 @@ where
     {
         let key = key.to_owned();
         let encoded = key::encode(&key)?;
-        self.engine.set(key, encoded, value).await
+        self.engine.set(key, encoded, value.or(&self.call)).await
     }
 
     /// Declares whatever is cached of a key wrong, on every node. Call it after the database has changed.
@@ -413,45 +490,42 @@ where
     #[inline(never)]
     fn get_from_l2(&self, key: K) -> BeyondL1<'_, Option<Entry<V>>> {
         Box::pin(async move {
-            if self.engine.l1_knows_absent(&key) {
+            if self.engine.l1_knows_absent(&key, &self.call) {
                 return Ok(None);
             }
             let encoded = key::encode(&key)?;
-            match self.engine.read_l2(&key, &encoded).await? {
-                Found::Fresh(entry, _) => Ok(entry.present()),
-                Found::Stale(..) | Found::Nothing(_) => Ok(None),
+            let entry = self.engine.read_l2(&key, &encoded).await?.fresh();
+            let Some(entry) = entry.filter(|entry| self.call.takes(entry.slot())) else { return Ok(None) };
+            if entry.is_due() {
+                self.engine.touch(&entry, &key);
             }
+            Ok(entry.present())
         })
     }
 
     #[inline(never)]
-    fn get_beyond_l1<F, Fut>(&self, key: K, loader: F) -> BeyondL1<'_, Entry<V>>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        let wanted = Wanted { or_absent: false, or_old: true };
+    fn get_beyond_l1(&self, key: K, loader: impl Load<K, V>) -> BeyondL1<'_, Entry<V>> {
         Box::pin(async move {
-            let encoded = key::encode(&key)?;
-            let entry = self.engine.read_or_load(key, encoded, loader, wanted).await?;
+            let errand = self.errand(key, false)?;
+            let entry = self.engine.read_or_load(errand, loader).await?;
             entry.present().ok_or_else(Error::absent)
         })
     }
 
     #[inline(never)]
-    fn find_beyond_l1<F, Fut>(&self, key: K, loader: F) -> BeyondL1<'_, Option<Entry<V>>>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        let wanted = Wanted { or_absent: true, or_old: true };
+    fn find_beyond_l1(&self, key: K, loader: impl Load<K, V>) -> BeyondL1<'_, Option<Entry<V>>> {
         Box::pin(async move {
-            if self.engine.l1_knows_absent(&key) {
+            if self.engine.l1_knows_absent(&key, &self.call) {
                 return Ok(None);
             }
-            let encoded = key::encode(&key)?;
-            Ok(self.engine.read_or_load(key, encoded, loader, wanted).await?.present())
+            let errand = self.errand(key, true)?;
+            Ok(self.engine.read_or_load(errand, loader).await?.present())
         })
+    }
+
+    fn errand(&self, key: K, or_absent: bool) -> Result<Errand<K>, Error> {
+        let (encoded, wanted) = (key::encode(&key)?, Wanted { or_absent, or_old: true, call: self.call });
+        Ok(Errand { key, encoded, wanted })
     }
 
     /// The name of its keyspace.
@@ -472,14 +546,14 @@ where
 /// A loader that gives a value and no more.
 fn plain<K, V, F, Fut, E>(
     loader: F,
-) -> impl FnOnce(K) -> BoxFuture<'static, Result<Loaded<V>, Error>> + Send + 'static
+) -> impl FnOnce(K, Option<Entry<V>>) -> BoxFuture<'static, Result<Loaded<V>, Error>> + Send + 'static
 where
     F: FnOnce(K) -> Fut + Send + 'static,
     Fut: Future<Output = Result<V, E>> + Send + 'static,
     E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     K: Send + 'static,
 {
-    |key| Box::pin(async move { loader(key).await.map(Loaded::new).map_err(loader_error) })
+    |key, _| Box::pin(async move { loader(key).await.map(Loaded::new).map_err(loader_error) })
 }
 
 fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {
@@ -488,7 +562,7 @@ fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {
 
 impl<K, V> Clone for Cache<K, V> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine) }
+        Self { engine: Arc::clone(&self.engine), call: self.call }
     }
 }
 

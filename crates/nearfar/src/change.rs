@@ -6,16 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Version};
+use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Validators, Version};
 
 use crate::agreement::Disagreement;
-use crate::engine::{Engine, weight};
-use crate::entry::Slot;
+use crate::engine::{Engine, boxed, weight};
+use crate::entry::{Content, Slot};
 use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
-use crate::loaded::Loaded;
+use crate::loaded::{Answer, Loaded};
 use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
 
@@ -25,9 +25,16 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
-        let lifetime = self.options.lifetime_of_loaded(&loaded);
-        let lifetime = lifetime.ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
-        let envelope = self.envelope(&self.header(loaded.kind(), lifetime), loaded.value.as_ref())?;
+        let lifetime = self.options.lifetime(&loaded);
+        let kind = loaded.kind();
+        let content = match loaded.answer {
+            Answer::Value(value) => Some(Content::Value(value)),
+            Answer::Absent => Some(Content::Absent),
+            Answer::NotModified => None,
+        };
+        let stored = lifetime.zip(content).ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
+        let (lifetime, content) = stored;
+        let envelope = self.envelope(&self.header(kind, lifetime), &loaded.validators, content.value())?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let part = self.held.part_of(&encoded);
@@ -39,14 +46,15 @@ where
         };
         self.held.counters.sets.add(1);
         let slot = Slot {
-            value: loaded.value,
+            content,
             version,
             age_when_taken: Duration::ZERO,
             taken_at: set_at,
-            life: self.options.life(set_at, Left::all(lifetime), lifetime.ttl, Duration::ZERO),
+            life: self.options.life(set_at, Left::all(lifetime), lifetime, Duration::ZERO),
             partition: part.id.index(),
             generation: ticket.generation(),
             encoded_len,
+            validators: boxed(loaded.validators),
         };
         self.held.l1.admit(key, ticket, Arc::new(slot));
         Ok(Outcome::Applied(version))
@@ -123,19 +131,25 @@ where
             codec: self.codec.id(),
             schema: self.options.schema,
             ttl: lifetime.ttl,
+            idle: lifetime.idle,
             grace: lifetime.grace,
             ..EnvelopeHeader::of(kind)
         }
     }
 
     /// The unstamped envelope of a value, or of there being none.
-    pub(crate) fn envelope(&self, header: &EnvelopeHeader, value: Option<&V>) -> Result<Bytes, Error> {
+    pub(crate) fn envelope(
+        &self,
+        header: &EnvelopeHeader,
+        validators: &Validators,
+        value: Option<&V>,
+    ) -> Result<Bytes, Error> {
         let payload = value.map(|value| self.codec.encode(value)).transpose();
         let payload = payload.map_err(Error::encode)?.unwrap_or_default();
         if payload.len() > MAX_VALUE_LEN {
             return Err(Error::value_too_large(payload.len()));
         }
-        Ok(Envelope::encode(header, &Bytes::new(), &payload))
+        Ok(Envelope::encode(header, &validators.encode(), &payload))
     }
 }
 

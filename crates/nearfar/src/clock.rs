@@ -1,6 +1,6 @@
 //! The one place where time enters.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nearfar_core::Moment;
 
@@ -46,4 +46,15 @@ fn system_now() -> Moment {
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let micros = u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000;
     Moment::from_micros(seconds * 1_000_000 + micros)
+}
+
+/// What users' deadlines are measured against. No decision about coherence is.
+pub(crate) fn wall_now() -> SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
+    SystemTime::now()
+}
+
+/// Zero for what was before.
+pub(crate) fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

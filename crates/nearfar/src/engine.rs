@@ -10,15 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Envelope, Head, Kind, Moment, Namespace, PartitionId, Snapshot};
+use nearfar_core::{Envelope, Kind, Moment, Namespace, PartitionId, Snapshot, Validators};
 
+use crate::call::CallOptions;
 use crate::agreement::{Agreement, Disagreement};
 use crate::codec::Codec;
-use crate::entry::{Entry, Slot, Tier};
+use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
-use crate::lifetime::Left;
+use crate::lifetime::{Left, Lifetime};
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
@@ -34,13 +35,19 @@ pub(crate) struct Engine<K, V> {
 }
 
 /// What reading L2 found.
-pub(crate) enum Found<V> {
-    /// Something fresh, be it that there is no such thing, when the partition stood there.
-    Fresh(Entry<V>, Option<Head>),
-    /// Something stale, when the partition stood there.
-    Stale(Arc<Slot<V>>, Option<Head>),
-    /// Nothing that may be served, when the partition stood there.
-    Nothing(Option<Head>),
+pub(crate) struct Found<V> {
+    /// What may be served, if only as a fallback. It may be fresh that there is no such thing.
+    pub(crate) slot: Option<Arc<Slot<V>>>,
+    /// What stands there, and where the partition stood.
+    pub(crate) snapshot: Snapshot,
+}
+
+impl<V> Found<V> {
+    /// What it is, if it is fresh.
+    pub(crate) fn fresh(&self) -> Option<Entry<V>> {
+        let slot = self.slot.as_ref().filter(|slot| slot.is_fresh())?;
+        Some(Entry::new(Arc::clone(slot), Tier::L2, slot.taken_at))
+    }
 }
 
 /// An envelope that may be served now, if only as a fallback.
@@ -157,20 +164,21 @@ where
     }
 
     /// Whether L1 knows that there is no such thing; counted as a hit.
-    pub(crate) fn l1_knows_absent(&self, key: &K) -> bool {
-        let absent = self.held.l1.get(key, || self.now()).is_some_and(|(slot, _)| slot.value.is_none());
+    pub(crate) fn l1_knows_absent(&self, key: &K, call: &CallOptions) -> bool {
+        let found = self.held.l1.get(key, || self.now());
+        let absent = found.is_some_and(|(slot, _)| slot.value().is_none() && call.takes(&slot));
         self.held.counters.l1_hits.add(absent.into());
         absent
     }
 
     /// The value in L1, counted as a hit.
     #[inline]
-    pub(crate) fn l1_hit<Q>(&self, key: &Q) -> Option<Entry<V>>
+    pub(crate) fn l1_hit<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let entry = self.peek(key)?;
+        let entry = self.peek(key).filter(|entry| call.takes(entry.slot()))?;
         self.held.counters.l1_hits.add(1);
         Some(entry)
     }
@@ -192,23 +200,15 @@ where
         let ticket = part.gate.ticket(encoded);
         let wrong = part.outbox.holds(encoded);
         let snapshot = self.snapshot(part, encoded).await?;
-        let found = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
-        let Some((slot, is_fresh)) = found else {
-            self.held.counters.misses.add(1);
-            return Ok(Found::Nothing(snapshot.head));
-        };
-        let slot = Arc::new(slot);
-        if is_worth_it(&slot) {
-            self.held.l1.admit(key.clone(), ticket, Arc::clone(&slot));
+        let opened = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
+        let found = Found { slot: opened.map(Arc::new), snapshot };
+        if let Some(slot) = found.slot.as_ref().filter(|slot| is_worth_it(slot)) {
+            self.held.l1.admit(key.clone(), ticket, Arc::clone(slot));
         }
-        if is_fresh {
-            self.held.counters.l2_hits.add(1);
-            let taken_at = slot.taken_at;
-            Ok(Found::Fresh(Entry::new(slot, Tier::L2, taken_at), snapshot.head))
-        } else {
-            self.held.counters.misses.add(1);
-            Ok(Found::Stale(slot, snapshot.head))
-        }
+        let counters = &self.held.counters;
+        let counter = if found.fresh().is_some() { &counters.l2_hits } else { &counters.misses };
+        counter.add(1);
+        Ok(found)
     }
 
     /// Whether L2 holds something for the key that may be served.
@@ -230,8 +230,8 @@ where
         })
     }
 
-    /// Decodes what L2 holds, and tells whether it is fresh; anything that cannot be served is a miss.
-    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<(Slot<V>, bool)> {
+    /// Decodes what L2 holds; anything that cannot be served is a miss.
+    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<Slot<V>> {
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, part, now)?;
@@ -241,21 +241,22 @@ where
             return None;
         }
         let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
-        let Ok(value) = decoded else {
+        let (Ok(value), Some(validators)) = (decoded, Validators::of(&envelope)) else {
             self.held.counters.unreadable.add(1);
             return None;
         };
-        let slot = Slot {
-            value,
+        let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
+        Some(Slot {
+            content: value.map_or(Content::Absent, Content::Value),
             version: envelope.stamp.version,
             age_when_taken: age,
             taken_at: now,
-            life: self.options.life(now, left, envelope.header.ttl, envelope.header.load_cost),
+            life: self.options.life(now, left, lifetime, load_cost),
             partition: part.id.index(),
             generation,
             encoded_len: weight(bytes),
-        };
-        Some((slot, left.is_fresh()))
+            validators: boxed(validators),
+        })
     }
 
     fn live(&self, snapshot: &Snapshot, part: &Part, now: Moment) -> Option<Live> {
@@ -288,6 +289,11 @@ where
             && header.compression == 0
             && header.tag_count == 0
     }
+}
+
+/// Most values have none.
+pub(crate) fn boxed(validators: Validators) -> Option<Box<Validators>> {
+    (validators != Validators::default()).then(|| Box::new(validators))
 }
 
 /// L1's measure of a value: the bytes that it has in L2.

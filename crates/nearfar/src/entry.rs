@@ -2,9 +2,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use nearfar_core::{Moment, Version};
+use nearfar_core::{Moment, Validators, Version};
 
 use crate::lifetime::Life;
 
@@ -75,13 +75,17 @@ impl<V> Entry<V> {
     }
 
     pub(crate) fn is_absent(&self) -> bool {
-        self.slot.value.is_none()
+        self.slot.value().is_none()
     }
 
-    /// Whether a read may have to load it again; see [`RefreshAhead`](crate::RefreshAhead).
+    /// Whether a read may have to load it again, or has to say that there was one.
     #[inline]
-    pub(crate) fn may_be_due(&self) -> bool {
-        self.read_at >= self.slot.life.refresh_from()
+    pub(crate) fn is_due(&self) -> bool {
+        self.read_at >= self.slot.life.due_from()
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot<V>> {
+        &self.slot
     }
 
     pub(crate) fn life(&self) -> &Life {
@@ -118,13 +122,24 @@ impl<V> Entry<V> {
     pub fn version(&self) -> Version {
         self.slot.version
     }
+
+    /// The origin's name for this value, as its loader [gave it](crate::Loaded::etag).
+    pub fn etag(&self) -> Option<&str> {
+        self.slot.validators().etag.as_deref()
+    }
+
+    /// When the origin changed it last, as its loader [said](crate::Loaded::last_modified).
+    pub fn last_modified(&self) -> Option<SystemTime> {
+        let time = self.slot.validators().last_modified?;
+        Some(SystemTime::UNIX_EPOCH + time.since(Moment::default()))
+    }
 }
 
 impl<V> Deref for Entry<V> {
     type Target = V;
 
     fn deref(&self) -> &V {
-        self.slot.value.as_ref().expect("what is absent is not handed out")
+        self.slot.value().expect("what is absent is not handed out")
     }
 }
 
@@ -151,6 +166,24 @@ impl<V: fmt::Debug> fmt::Debug for Entry<V> {
 const CLEARLY_LATER: Duration = Duration::from_millis(10);
 
 impl<V> Slot<V> {
+    #[inline]
+    pub(crate) fn value(&self) -> Option<&V> {
+        self.content.value()
+    }
+
+    /// What another slot of this one's value holds.
+    pub(crate) fn shared(slot: &Arc<Self>) -> Content<V> {
+        match &slot.content {
+            Content::Of(other) => Content::Of(Arc::clone(other)),
+            Content::Value(_) | Content::Absent => Content::Of(Arc::clone(slot)),
+        }
+    }
+
+    pub(crate) fn validators(&self) -> &Validators {
+        static NONE: Validators = Validators { etag: None, last_modified: None };
+        self.validators.as_deref().unwrap_or(&NONE)
+    }
+
     /// Whether it is not to be replaced by the other.
     pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
         if other.version == Version::UNKNOWN && self.life.expires_at() <= other.taken_at {
@@ -174,8 +207,7 @@ impl<V> Slot<V> {
 
 /// What L1 holds of a key, shared with the entries handed out.
 pub(crate) struct Slot<V> {
-    /// `None` if there is known to be no such thing.
-    pub(crate) value: Option<V>,
+    pub(crate) content: Content<V>,
     pub(crate) version: Version,
     /// How old the value was when this node took it in, and when that was: entries may be older than the node.
     pub(crate) age_when_taken: Duration,
@@ -187,4 +219,26 @@ pub(crate) struct Slot<V> {
     pub(crate) generation: u64,
     /// Length of the encoded value, for a capacity in bytes.
     pub(crate) encoded_len: u32,
+    /// `None` if the origin gave none.
+    pub(crate) validators: Option<Box<Validators>>,
+}
+
+pub(crate) enum Content<V> {
+    Value(V),
+    /// There is known to be no such thing.
+    Absent,
+    /// The value that the other slot has, which was found to be still true. That one has a value of its own.
+    Of(Arc<Slot<V>>),
+}
+
+impl<V> Content<V> {
+    /// `None` if there is known to be no such thing.
+    #[inline]
+    pub(crate) fn value(&self) -> Option<&V> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent => None,
+            Self::Of(other) => other.value(),
+        }
+    }
 }

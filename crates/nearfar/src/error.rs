@@ -81,6 +81,7 @@ enum Problem {
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
     LoadTimedOut { limit: Duration },
+    NothingToBeModified,
     Absent,
     Encode(Box<dyn StdError + Send + Sync>),
     ValueTooLarge { len: usize },
@@ -116,6 +117,7 @@ pub(crate) enum ConfigProblem {
     RefreshAhead { given: RefreshAhead },
     StoresNothing,
     SoftNotSooner { soft: Duration, hard: Duration },
+    ClaimTooLong { claim: Duration, window: Duration },
     Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
@@ -162,6 +164,10 @@ impl Error {
 
     pub(crate) fn loader_waits_for_itself() -> Self {
         Self::of(Problem::LoaderWaitsForItself)
+    }
+
+    pub(crate) fn nothing_to_be_modified() -> Self {
+        Self::of(Problem::NothingToBeModified)
     }
 
     pub(crate) fn load_timed_out(limit: Duration) -> Self {
@@ -214,7 +220,9 @@ impl Error {
             | Problem::Connect(_)
             | Problem::SubscriptionUnproven { .. }
             | Problem::MayBeOvertaken => ErrorKind::Unavailable,
-            Problem::Loader(_) | Problem::LoaderWaitsForItself => ErrorKind::Loader,
+            Problem::Loader(_) | Problem::LoaderWaitsForItself | Problem::NothingToBeModified => {
+                ErrorKind::Loader
+            }
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
             Problem::Absent => ErrorKind::Absent,
@@ -299,6 +307,9 @@ impl fmt::Display for Problem {
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
             Self::Absent => write!(f, "another caller's loader has just found that there is no such thing"),
+            Self::NothingToBeModified => {
+                write!(f, "the loader said \"not modified\", but there was no entry that it was given")
+            }
             Self::LoadTimedOut { limit } => write!(f, "the load took longer than {limit:?}"),
             Self::LoaderWaitsForItself => {
                 write!(
@@ -389,6 +400,12 @@ impl fmt::Display for ConfigProblem {
             }
             Self::SoftNotSooner { soft, hard } => {
                 write!(f, "`soft_timeout` of {soft:?} must be shorter than `hard_timeout` of {hard:?}")
+            }
+            Self::ClaimTooLong { claim, window } => {
+                write!(
+                    f,
+                    "`cluster_single_flight` of {claim:?} must not be longer than `fence_window` of {window:?}"
+                )
             }
             Self::TooShort { setting, given, least } => {
                 write!(f, "`{setting}` of {given:?} is too short to work: at least {least:?}")

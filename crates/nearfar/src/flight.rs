@@ -83,11 +83,11 @@ pub(crate) struct Departure {
 }
 
 /// What a caller gets.
-pub(crate) enum Boarding<T> {
+pub(crate) enum Boarding<T, F> {
     /// It leads a flight of its own.
     Led(Flight<T>),
-    /// It joined one.
-    Joined(Flight<T>),
+    /// It joined one, and has its own load left.
+    Joined(Flight<T>, F),
     /// It is the loader of the very flight that it would join, and would wait for itself.
     Itself,
 }
@@ -108,19 +108,19 @@ where
         departure: Departure,
         may_join: impl FnOnce(Departure) -> bool,
         load: F,
-    ) -> Boarding<T>
+    ) -> Boarding<T, F>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut flights = self.lock();
         if let Some(listed) = flights.get(key)
             && may_join(listed.departure)
-            && let Some(load) = listed.load.upgrade()
+            && let Some(joined) = listed.load.upgrade()
         {
             let (id, rouser) = (listed.id, Arc::clone(&listed.rouser));
             drop(flights);
-            let flight = Flight { load, rouser };
-            return if id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight) };
+            let flight = Flight { load: joined, rouser };
+            return if id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight, load) };
         }
         let (flight, listed) = self.begin(key, departure, load);
         flights.insert(key.clone(), listed);

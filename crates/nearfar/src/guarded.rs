@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Breaker, Change, CircuitState, Fill, FillOutcome, Moment, Namespace, NodeId, PartitionId,
-    Snapshot, Version,
+    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace,
+    NodeId, PartitionId, Renewal, Snapshot, Version,
 };
 
 use crate::clock::Clock;
@@ -98,6 +99,27 @@ impl L2 for Guarded {
 
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
         self.guard(partition, self.l2.fill(partition, fill)).await
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        self.guard(partition, self.l2.renew(partition, renewal)).await
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        self.guard(partition, self.l2.touch(partition, key, fence_window)).await
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        self.guard(partition, self.l2.claim(partition, claim)).await
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        self.guard(partition, self.l2.release(partition, key, holder)).await
     }
 
     async fn log(

@@ -17,6 +17,7 @@ use crate::member::Follows;
 use crate::options::Options;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
+use crate::waiting::Waiting;
 
 /// Copies of values and flights in progress, and the gates that say what they are worth.
 pub(crate) struct Holdings<K, V> {
@@ -33,6 +34,8 @@ pub(crate) struct Part {
     pub(crate) outbox: Arc<SharedOutbox>,
     /// What is known of the clock of its server.
     pub(crate) remote: RemoteClock,
+    /// Its loads that wait for those of other nodes.
+    pub(crate) waiting: Waiting,
     /// The last clear of this node's own that was settled.
     own_clear: AtomicU64,
 }
@@ -48,7 +51,8 @@ where
         let gates = Gates::new(options.disconnected, count);
         let part = |(id, outbox): (PartitionId, _)| {
             let gate = Arc::clone(gates.of(id.index()));
-            Part { id, gate, outbox, remote: RemoteClock::default(), own_clear: AtomicU64::new(0) }
+            let (remote, waiting, own_clear) = Default::default();
+            Part { id, gate, outbox, remote, waiting, own_clear }
         };
         let parts = partitions.into_iter().map(part).collect();
         let counters = Arc::new(Counters::default());
@@ -157,6 +161,10 @@ where
 
     fn reclaim(&self) {
         self.held.l1.reclaim(&self.part().id);
+    }
+
+    fn wake(&self, key: &[u8]) {
+        self.part().waiting.wake(key);
     }
 
     fn close(&self) {

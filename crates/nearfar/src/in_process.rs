@@ -1,13 +1,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Doubt, Fill, FillOutcome, Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
-    Version,
+    BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId, Notice,
+    Partition, PartitionId, Renewal, Snapshot, Version,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -69,8 +70,8 @@ struct Store {
 #[derive(Clone, Debug)]
 struct Packet {
     partition: PartitionId,
-    /// The node that an echo is for; messages are for all.
-    echo_for: Option<NodeId>,
+    /// The node that an echo or a notice is for; messages are for all.
+    only_for: Option<NodeId>,
     frame: Bytes,
 }
 
@@ -223,9 +224,9 @@ impl Shared {
         })
     }
 
-    fn publish(&self, partition: &PartitionId, echo_for: Option<NodeId>, frame: Bytes) {
+    fn publish(&self, partition: &PartitionId, only_for: Option<NodeId>, frame: Bytes) {
         // Nobody listening is not an error.
-        let _ = self.bus.send(Packet { partition: partition.clone(), echo_for, frame });
+        let _ = self.bus.send(Packet { partition: partition.clone(), only_for, frame });
     }
 }
 
@@ -260,6 +261,32 @@ impl L2 for InProcessL2 {
 
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
         self.shared.step_in(partition, |partition| partition.fill(self.shared.clock.now(), &fill))
+    }
+
+    async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
+        self.shared.step_in(partition, |partition| partition.renew(self.shared.clock.now(), &renewal))
+    }
+
+    async fn touch(
+        &self,
+        partition: &PartitionId,
+        key: &Bytes,
+        fence_window: Duration,
+    ) -> Result<(), L2Error> {
+        self.shared.step_in(partition, |partition| partition.touch(self.shared.clock.now(), key, fence_window))
+    }
+
+    async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
+        self.shared.step_in(partition, |partition| partition.claim(self.shared.clock.now(), &claim))
+    }
+
+    async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
+        self.shared.step_in(partition, |state| {
+            let notice = Notice { key: key.clone() }.encode();
+            for node in state.release(key, holder) {
+                self.shared.publish(partition, Some(node), notice.clone());
+            }
+        })
     }
 
     async fn log(
@@ -313,9 +340,9 @@ impl fmt::Debug for InProcessBus {
 
 impl InProcessBus {
     fn event_of(&self, packet: Packet) -> Option<BusEvent> {
-        let Packet { partition, echo_for, frame } = packet;
+        let Packet { partition, only_for, frame } = packet;
         let node = *self.subscribed.get(&partition)?;
-        match echo_for {
+        match only_for {
             None => Some(BusEvent::Message { partition, frame }),
             Some(wanted) => (wanted == node).then_some(BusEvent::Echo { partition, frame }),
         }

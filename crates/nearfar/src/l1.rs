@@ -44,6 +44,9 @@ where
         if let Some(longest) = options.longest_stay {
             builder = builder.time_to_live(longest);
         }
+        if let Some(longest) = options.longest_rest {
+            builder = builder.time_to_idle(longest);
+        }
         let map = match options.max_bytes {
             None => builder.max_capacity(options.max_entries).build_with_hasher(RandomState::default()),
             // One weight for both limits: no entry weighs less than its share of the bytes.
@@ -71,7 +74,7 @@ where
 
     /// The value of a key, as [`get`](Self::get), also if it is stale. Of nothing there is no stale form.
     pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
-        self.find(key, now, Life::ends_at).filter(|(slot, _)| slot.value.is_some())
+        self.find(key, now, Life::ends_at).filter(|(slot, _)| slot.value().is_some())
     }
 
     #[inline]

@@ -62,21 +62,25 @@ pub mod backend {
 
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
-        Batch, BeatId, BeatReply, Change, Doubt, Echo, Effect, Envelope, Fill, FillOutcome, Head, KeyWrite,
-        Message, Moment, Namespace, NodeId, Partition, PartitionId, Snapshot,
+        Batch, BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Echo, Effect, Envelope, Fill, FillOutcome,
+        Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition, PartitionId, Renewal,
+        Snapshot,
     };
 }
 
 mod agreement;
 mod builder;
 mod cache;
+mod call;
 mod change;
+mod claim;
 mod clock;
 mod codec;
 mod courier;
 mod engine;
 mod entry;
 mod error;
+mod fill;
 mod flight;
 mod guarded;
 mod holdings;
@@ -87,6 +91,7 @@ mod lifetime;
 mod link;
 mod load;
 mod loaded;
+mod look;
 mod member;
 mod nearfar;
 mod node;
@@ -98,9 +103,11 @@ mod stats;
 mod sync;
 mod vigil;
 mod wait;
+mod waiting;
 
 pub use builder::CacheBuilder;
 pub use cache::Cache;
+pub use call::CallOptions;
 pub use codec::{Codec, CodecError, MessagePack};
 pub use entry::{Entry, Staleness, Tier};
 pub use error::{Error, ErrorKind};

@@ -3,73 +3,96 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nearfar_core::{Envelope, Moment};
+use nearfar_core::{Envelope, EnvelopeHeader, Moment};
 
 /// Decided when a value is written or loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
-    /// `None` for ever.
+    /// Since it was written; `None` for ever.
     pub(crate) ttl: Option<Duration>,
-    /// How long past `ttl` the value may be served stale.
+    /// Since it was last read; `None` for ever. A part of it is the margin for reads that L2 is not told of.
+    pub(crate) idle: Option<Duration>,
+    /// How long past both the value may be served stale.
     pub(crate) grace: Duration,
 }
 
 impl Lifetime {
-    /// For how long the value is of any use; `None` for ever.
-    pub(crate) fn whole(self) -> Option<Duration> {
-        Some(self.ttl?.saturating_add(self.grace))
+    pub(crate) fn of(header: &EnvelopeHeader) -> Self {
+        Self { ttl: header.ttl, idle: header.idle, grace: header.grace }
     }
+
+    /// For how long the value is of any use if nobody reads it; `None` for ever.
+    pub(crate) fn whole(self) -> Option<Duration> {
+        Some(shorter(self.ttl, self.idle)?.saturating_add(self.grace))
+    }
+}
+
+/// `None` is for ever.
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 /// What is left of a lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
-    Fresh {
-        /// `None` for ever.
-        ttl: Option<Duration>,
-        /// Until it is of no use; `None` for ever.
-        whole: Option<Duration>,
-    },
+    /// Of each of its parts, the grace whole.
+    Fresh(Lifetime, Spent),
     Stale {
         /// For how long it has been.
         since: Duration,
+        /// Until it is of no use; `None` for ever.
         whole: Option<Duration>,
     },
 }
 
+/// How much of `idle` is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent(Duration);
+
 impl Left {
     /// All of it.
     pub(crate) fn all(lifetime: Lifetime) -> Self {
-        Self::Fresh { ttl: lifetime.ttl, whole: lifetime.whole() }
+        Self::Fresh(lifetime, Spent::default())
     }
 
     /// Of an envelope that is so old. `now` is that of L2. `None` if nothing is left.
     pub(crate) fn of(envelope: &Envelope, age: Duration, now: Moment) -> Option<Self> {
-        let header = &envelope.header;
-        let lifetime = Lifetime { ttl: header.ttl, grace: header.grace };
-        let whole = match lifetime.whole() {
-            Some(whole) => Some(whole.checked_sub(age)?),
-            None => None,
+        let (header, stamp) = (&envelope.header, &envelope.stamp);
+        let unread = now.since(stamp.read_at);
+        let over = |limit: Option<Duration>, spent: Duration| limit.and_then(|limit| spent.checked_sub(limit));
+        let left = |limit: Option<Duration>, spent| limit.map(|limit: Duration| limit.saturating_sub(spent));
+        let fresh = Lifetime {
+            ttl: left(header.ttl, age),
+            idle: left(header.idle, unread),
+            grace: header.grace,
+        };
+        let past_end = over(header.ttl, age).max(over(header.idle, unread));
+        let whole = match past_end {
+            Some(past_end) => Some(header.grace.checked_sub(past_end)?),
+            None => fresh.whole(),
         };
         // The change that declared it stale has its number from L2's clock.
-        let declared =
-            envelope.stamp.expired.then(|| now.since(Moment::from_micros(envelope.stamp.version.number())));
-        let over = header.ttl.and_then(|ttl| age.checked_sub(ttl)).max(declared);
-        Some(match over {
+        let declared = stamp.expired.then(|| now.since(Moment::from_micros(stamp.version.number())));
+        let left = match past_end.max(declared) {
             Some(since) => Self::Stale { since, whole },
-            None => Self::Fresh { ttl: header.ttl.map(|ttl| ttl.saturating_sub(age)), whole },
-        })
-        .filter(|left| !left.is_over())
-    }
-
-    fn is_over(&self) -> bool {
-        let (Self::Fresh { whole, .. } | Self::Stale { whole, .. }) = self;
-        *whole == Some(Duration::ZERO)
+            None => Self::Fresh(fresh, Spent(unread)),
+        };
+        (whole != Some(Duration::ZERO)).then_some(left)
     }
 
     pub(crate) fn is_fresh(&self) -> bool {
-        matches!(self, Self::Fresh { .. })
+        matches!(self, Self::Fresh(..))
     }
+}
+
+/// What L1 needs to know besides what is left.
+pub(crate) struct Limits {
+    /// L1 serves no copy for longer.
+    pub(crate) l1_ttl: Duration,
+    /// Since a read of it.
+    pub(crate) idle: Option<Duration>,
+    /// How long before its ttl is over it may have to be loaded again.
+    pub(crate) lead: Option<Duration>,
 }
 
 /// Until when a copy in L1 is good for what, by this node's clock.
@@ -82,38 +105,70 @@ pub(crate) struct Life {
     /// It is stale from then on.
     expires_at: AtomicU64,
     /// It is of no use from then on.
-    ends_at: Moment,
+    ends_at: AtomicU64,
     /// A load has failed: before this, a stale value is served without another.
     retry_at: AtomicU64,
     /// A read may have to load it again from then on, though it is fresh.
     refresh_from: AtomicU64,
+    /// A read has to see to it from then on: load it again, or say that it was read. One word, so that a hit pays one
+    /// comparison for all of this. It never stands behind both reasons.
+    due_from: AtomicU64,
     load_cost: Duration,
+    idle: Option<Box<Idle>>,
 }
 
+/// What reads prolong.
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    /// A read says that there was one from then on.
+    touch_from: AtomicU64,
+    /// No read prolongs its freshness beyond this, nor its service from L1 beyond that.
+    latest: (Moment, Moment),
+    grace: Duration,
+}
+
+impl Idle {
+    /// A read within so small a part of the limit after the last is not told: those who promise `limit` to their users
+    /// set theirs longer by as much, see [`Options`](crate::options::Options).
+    fn untold(limit: Duration) -> Duration {
+        limit / IDLE_MARGIN
+    }
+}
+
+/// Of this many parts of an idle limit, the last is the margin.
+pub(crate) const IDLE_MARGIN: u32 = 9;
+
 impl Life {
-    /// Of a value that is taken into L1 now, which serves it for no longer than `l1_ttl`. With a lead, it may have to be
-    /// loaded again so long before its ttl is over.
-    pub(crate) fn new(
-        now: Moment,
-        left: Left,
-        l1_ttl: Duration,
-        lead: Option<Duration>,
-        load_cost: Duration,
-    ) -> Self {
+    /// Of a value that is taken into L1 now.
+    pub(crate) fn new(now: Moment, left: Left, limits: &Limits, load_cost: Duration) -> Self {
         let at = |left: Option<Duration>| left.map_or(Moment::NEVER, |left| now + left);
-        let (served_until, expires_at, whole) = match left {
-            Left::Fresh { ttl, whole } => (at(ttl).min(now + l1_ttl), at(ttl), whole),
-            Left::Stale { since, whole } => (Moment::default(), now - since, whole),
+        let (served_until, expires_at, ends_at, refresh_from, idle) = match left {
+            Left::Fresh(fresh, Spent(unread)) => {
+                let (by_ttl, by_l1) = (at(fresh.ttl), now + limits.l1_ttl);
+                let expires_at = by_ttl.min(at(fresh.idle));
+                let idle = limits.idle.map(|limit| {
+                    let touch_from = now + Idle::untold(limit).saturating_sub(unread);
+                    let touch_from = AtomicU64::new(touch_from.micros());
+                    Box::new(Idle { limit, touch_from, latest: (by_ttl, by_l1), grace: fresh.grace })
+                });
+                let refresh_from = limits.lead.map_or(Moment::NEVER, |lead| by_ttl - lead);
+                (expires_at.min(by_l1), expires_at, at(fresh.whole()), refresh_from, idle)
+            }
+            Left::Stale { since, whole } => (Moment::default(), now - since, at(whole), Moment::NEVER, None),
         };
-        let refresh_from = lead.map_or(Moment::NEVER, |lead| expires_at - lead);
-        Self {
-            refresh_from: AtomicU64::new(refresh_from.micros()),
-            load_cost,
+        let life = Self {
             served_until: AtomicU64::new(served_until.micros()),
             expires_at: AtomicU64::new(expires_at.micros()),
-            ends_at: at(whole),
+            ends_at: AtomicU64::new(ends_at.micros()),
             retry_at: AtomicU64::new(0),
-        }
+            refresh_from: AtomicU64::new(refresh_from.micros()),
+            due_from: AtomicU64::new(0),
+            load_cost,
+            idle,
+        };
+        life.set_due();
+        life
     }
 
     #[inline]
@@ -126,10 +181,15 @@ impl Life {
     }
 
     pub(crate) fn ends_at(&self) -> Moment {
-        self.ends_at
+        load(&self.ends_at)
     }
 
+    /// A read that comes from then on has to see to it.
     #[inline]
+    pub(crate) fn due_from(&self) -> Moment {
+        load(&self.due_from)
+    }
+
     pub(crate) fn refresh_from(&self) -> Moment {
         load(&self.refresh_from)
     }
@@ -140,12 +200,31 @@ impl Life {
 
     /// The right to load it again, which nobody else gets before `next`.
     pub(crate) fn claim_refresh(&self, now: Moment, next: Moment) -> bool {
-        let from = self.refresh_from();
-        let claim = || {
-            let (from, next) = (from.micros(), next.micros());
-            self.refresh_from.compare_exchange(from, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        };
-        now >= from && claim()
+        let claimed = claim(&self.refresh_from, now, next);
+        self.set_due();
+        claimed
+    }
+
+    /// Prolongs it because it was read now. Whether that is to be told to L2.
+    pub(crate) fn touch(&self, now: Moment) -> bool {
+        let Some(idle) = &self.idle else { return false };
+        let told = claim(&idle.touch_from, now, now + Idle::untold(idle.limit));
+        if told {
+            // What is declared stale meanwhile stays so: then one of these is not what it was.
+            let (served, expires) = (self.served_until(), self.expires_at());
+            let expires_at = (now + idle.limit).min(idle.latest.0);
+            if now < served && replace(&self.served_until, served, expires_at.min(idle.latest.1)) {
+                replace(&self.expires_at, expires, expires_at);
+                self.ends_at.store((expires_at + idle.grace).micros(), Ordering::Relaxed);
+            }
+        }
+        self.set_due();
+        told
+    }
+
+    fn set_due(&self) {
+        let touch_from = self.idle.as_ref().map_or(Moment::NEVER, |idle| load(&idle.touch_from));
+        self.due_from.store(self.refresh_from().min(touch_from).micros(), Ordering::Relaxed);
     }
 
     pub(crate) fn retry_at(&self) -> Moment {
@@ -164,6 +243,16 @@ impl Life {
     }
 }
 
+/// Of those who come from that moment on, one gets it, and puts off the next.
+fn claim(from: &AtomicU64, now: Moment, next: Moment) -> bool {
+    let due = load(from);
+    now >= due && replace(from, due, next)
+}
+
+fn replace(place: &AtomicU64, old: Moment, new: Moment) -> bool {
+    place.compare_exchange(old.micros(), new.micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+}
+
 fn load(moment: &AtomicU64) -> Moment {
     Moment::from_micros(moment.load(Ordering::Relaxed))
 }
@@ -177,52 +266,112 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Of a value written at second 100.
-    fn left(ttl: Option<u32>, grace: u32, expired_at: Option<u32>, now: u32) -> Option<Left> {
-        let at = |second: u32| Moment::default() + SECOND * second;
-        let header = EnvelopeHeader {
-            ttl: ttl.map(|ttl| SECOND * ttl),
-            grace: SECOND * grace,
-            ..EnvelopeHeader::of(Kind::Value)
-        };
-        let version = Version::new(at(expired_at.unwrap_or(100)).micros());
-        let stamp = Stamp { version, written_at: at(100), expired: expired_at.is_some() };
-        let envelope = Envelope { header, stamp, tags: Bytes::new(), payload: Bytes::new() };
-        Left::of(&envelope, at(now).since(at(100)), at(now))
+    /// Of a value written at second 100 and read then, or at another.
+    #[derive(Clone, Copy, Default)]
+    struct Case {
+        ttl: Option<u32>,
+        idle: Option<u32>,
+        grace: u32,
+        read_at: Option<u32>,
+        expired_at: Option<u32>,
+    }
+
+    impl Case {
+        fn left(self, now: u32) -> Option<Left> {
+            let at = |second: u32| Moment::default() + SECOND * second;
+            let (ttl, idle) = (seconds(self.ttl), seconds(self.idle));
+            let header =
+                EnvelopeHeader { ttl, idle, grace: SECOND * self.grace, ..EnvelopeHeader::of(Kind::Value) };
+            let stamp = Stamp {
+                version: Version::new(at(self.expired_at.unwrap_or(100)).micros()),
+                written_at: at(100),
+                read_at: at(self.read_at.unwrap_or(100)),
+                expired: self.expired_at.is_some(),
+            };
+            let envelope = Envelope { header, stamp, notes: Bytes::new(), payload: Bytes::new() };
+            Left::of(&envelope, at(now).since(at(100)), at(now))
+        }
+
+        /// How much is left of ttl and idle; `None` if it is not fresh.
+        fn fresh(self, now: u32) -> Option<(Option<Duration>, Option<Duration>)> {
+            match self.left(now)? {
+                Left::Fresh(lifetime, _) => Some((lifetime.ttl, lifetime.idle)),
+                Left::Stale { .. } => None,
+            }
+        }
     }
 
     fn seconds(count: Option<u32>) -> Option<Duration> {
         count.map(|count| SECOND * count)
     }
 
-    fn fresh(ttl: Option<u32>, whole: Option<u32>) -> Left {
-        Left::Fresh { ttl: seconds(ttl), whole: seconds(whole) }
-    }
-
-    fn stale(since: u32, whole: Option<u32>) -> Left {
-        Left::Stale { since: SECOND * since, whole: seconds(whole) }
+    fn stale(since: u32, whole: Option<u32>) -> Option<Left> {
+        Some(Left::Stale { since: SECOND * since, whole: seconds(whole) })
     }
 
     #[test]
     fn a_value_is_fresh_then_stale_then_nothing() {
-        assert_eq!(left(Some(10), 5, None, 100), Some(fresh(Some(10), Some(15))));
-        assert_eq!(left(Some(10), 5, None, 109), Some(fresh(Some(1), Some(6))));
-        assert_eq!(left(Some(10), 5, None, 110), Some(stale(0, Some(5))));
-        assert_eq!(left(Some(10), 5, None, 114), Some(stale(4, Some(1))));
-        assert_eq!(left(Some(10), 5, None, 115), None);
-        assert_eq!(left(Some(10), 0, None, 110), None, "without grace it is never stale");
-        assert_eq!(left(None, 0, None, 999), Some(fresh(None, None)));
+        let case = Case { ttl: Some(10), grace: 5, ..Case::default() };
+        assert_eq!(case.fresh(100), Some((seconds(Some(10)), None)));
+        assert_eq!(case.fresh(109), Some((seconds(Some(1)), None)));
+        assert_eq!(case.left(110), stale(0, Some(5)));
+        assert_eq!(case.left(114), stale(4, Some(1)));
+        assert_eq!(case.left(115), None);
+        assert_eq!(Case { grace: 0, ..case }.left(110), None, "without grace it is never stale");
+        assert_eq!(Case::default().fresh(999), Some((None, None)));
+    }
+
+    #[test]
+    fn a_value_that_nobody_reads_is_stale_after_its_idle_time() {
+        let case = Case { ttl: Some(10), idle: Some(4), grace: 5, ..Case::default() };
+        assert_eq!(case.fresh(103), Some((seconds(Some(7)), seconds(Some(1)))));
+        assert_eq!(case.left(104), stale(0, Some(5)));
+        assert_eq!(case.left(109), None);
+        let read = Case { read_at: Some(107), ..case };
+        assert_eq!(read.fresh(109), Some((seconds(Some(1)), seconds(Some(2)))));
+        assert_eq!(read.left(110), stale(0, Some(5)), "its ttl is over, however often it is read");
+        let without_ttl = Case { ttl: None, ..read };
+        assert_eq!(without_ttl.left(112), stale(1, Some(4)));
     }
 
     #[test]
     fn a_value_that_was_declared_stale_ends_when_it_would_have() {
-        assert_eq!(left(Some(10), 5, Some(102), 103), Some(stale(1, Some(12))));
-        assert_eq!(left(Some(10), 5, Some(102), 112), Some(stale(10, Some(3))));
-        assert_eq!(left(Some(10), 5, Some(102), 115), None);
-        assert_eq!(
-            left(None, 0, Some(102), 999),
-            Some(stale(897, None)),
-            "without ttl it is a fallback for ever"
-        );
+        let case = Case { ttl: Some(10), grace: 5, expired_at: Some(102), ..Case::default() };
+        assert_eq!(case.left(103), stale(1, Some(12)));
+        assert_eq!(case.left(112), stale(10, Some(3)));
+        assert_eq!(case.left(115), None);
+        let without_ttl = Case { ttl: None, ..case };
+        assert_eq!(without_ttl.left(999), stale(897, None), "without ttl it is a fallback for ever");
+    }
+
+    fn life(idle: u32) -> Life {
+        let lifetime = Lifetime { ttl: None, idle: Some(SECOND * idle), grace: Duration::ZERO };
+        let limits = Limits { l1_ttl: Duration::MAX, idle: lifetime.idle, lead: None };
+        Life::new(at(0), Left::all(lifetime), &limits, Duration::ZERO)
+    }
+
+    fn at(second: u32) -> Moment {
+        Moment::default() + SECOND * (100 + second)
+    }
+
+    #[test]
+    fn one_read_in_a_ninth_of_the_idle_time_prolongs_it() {
+        let life = life(9);
+        assert!(!life.touch(at(0)), "it was just written");
+        assert_eq!(life.due_from(), at(1));
+        assert!(life.touch(at(5)) && !life.touch(at(5)));
+        assert_eq!((life.served_until(), life.expires_at(), life.ends_at()), (at(14), at(14), at(14)));
+        assert_eq!(life.due_from(), at(6));
+    }
+
+    #[test]
+    fn a_read_does_not_make_fresh_what_was_declared_stale_or_is_over() {
+        let declared = life(9);
+        declared.expire(at(3));
+        declared.touch(at(5));
+        assert_eq!((declared.served_until(), declared.expires_at()), (Moment::default(), at(3)));
+        let over = life(9);
+        over.touch(at(10));
+        assert_eq!(over.served_until(), at(9));
     }
 }

@@ -3,46 +3,36 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use nearfar_core::{EnvelopeHeader, Fill, FillOutcome, Gate, KeyWrite, Moment, Ticket, Version};
+use nearfar_core::{Gate, Moment};
 
-use crate::engine::{Engine, Found, weight};
-use crate::entry::{Entry, Slot, Staleness, Tier};
+use crate::call::CallOptions;
+use crate::claim::Turn;
+use crate::engine::Engine;
+use crate::entry::{Entry, Staleness, Tier};
 use crate::error::Error;
 use crate::flight::{Boarding, Departure};
 use crate::key::{self, CacheKey};
-use crate::lifetime::Left;
 use crate::loaded::Loaded;
+use crate::look::{Errand, Look, Verdict, Wanted};
 use crate::refresh::RefreshAhead;
 use crate::wait::in_background;
 
-/// What is known of a load when it begins.
-struct Start {
-    ticket: Ticket,
-    /// The partition's sequence before the load; `None` if L2 could not say.
-    base: Option<Version>,
-    /// When L2 was asked for the base, or a moment before.
-    asked_at: Moment,
-    /// Until when, on L2's clock, a tombstone from since then is there for certain. Reckoned when L2 was asked: what
-    /// is learnt of its clock later would say something else.
-    fenced_until: Option<Moment>,
-    began_at: Moment,
+/// A user's loader: of a key, given what is there already.
+pub(crate) trait Load<K, V>: Send + 'static {
+    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send;
 }
 
-/// What will do for who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// Whether it is an answer that there is no such thing.
-    pub(crate) or_absent: bool,
-    /// Whether something stale, or due to be loaded again, may be: not for who refreshes it.
-    pub(crate) or_old: bool,
+impl<K, V, F, Fut> Load<K, V> for F
+where
+    F: FnOnce(K, Option<Entry<V>>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Loaded<V>, Error>> + Send,
+{
+    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send {
+        self(key, previous)
+    }
 }
-
-/// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
-const ROUNDING: Duration = Duration::from_millis(2);
 
 impl<K, V> Engine<K, V>
 where
@@ -50,90 +40,72 @@ where
     V: Send + Sync + 'static,
 {
     /// Serves what is stale in L1 if that will do; else joins or leads the flight of the key.
-    pub(crate) async fn read_or_load<F, Fut>(
+    pub(crate) async fn read_or_load(
         self: &Arc<Self>,
-        key: K,
-        encoded: Bytes,
-        loader: F,
-        wanted: Wanted,
-    ) -> Result<Entry<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        let entry = self.answer(key, encoded, loader, wanted).await?;
+        errand: Errand<K>,
+        loader: impl Load<K, V>,
+    ) -> Result<Entry<V>, Error> {
+        let entry = self.answer(errand, loader).await?;
         self.held.counters.stale_hits.add(entry.staleness().is_some().into());
         Ok(entry)
     }
 
-    async fn answer<F, Fut>(
+    async fn answer(
         self: &Arc<Self>,
-        key: K,
-        encoded: Bytes,
-        loader: F,
-        wanted: Wanted,
-    ) -> Result<Entry<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        if let Some(entry) = self.stale_at_once(&key) {
-            if entry.staleness() == Some(Staleness::Revalidating)
-                && let Boarding::Led(flight) =
-                    self.board(&key, encoded, loader, Wanted { or_old: false, ..wanted })
-            {
-                in_background(flight);
+        errand: Errand<K>,
+        loader: impl Load<K, V>,
+    ) -> Result<Entry<V>, Error> {
+        let call = errand.wanted.call;
+        if let Some(entry) = self.stale_at_once(&errand.key, &call) {
+            if entry.staleness() == Some(Staleness::Revalidating) {
+                self.refresh(errand, loader);
             }
             return Ok(entry);
         }
-        match self.board(&key, encoded.clone(), loader, wanted) {
-            Boarding::Led(flight) => self.wait_for(&key, &encoded, flight).await,
-            Boarding::Joined(flight) => {
-                self.held.counters.joined.add(1);
-                self.wait_for(&key, &encoded, flight).await
+        // A flight of others may have begun before what this caller knows of. One that begins from now on has not.
+        let (mut load, mut since) = (self.flight(errand.clone(), loader), Moment::default());
+        loop {
+            match self.board(&errand, load, since) {
+                Boarding::Led(flight) => return self.wait_for(&errand, flight).await,
+                Boarding::Joined(flight, unused) => {
+                    self.held.counters.joined.add(1);
+                    let entry = self.wait_for(&errand, flight).await?;
+                    let is_loaded_since = since > Moment::default() && entry.tier() == Tier::Loader;
+                    if is_loaded_since || call.takes(entry.slot()) {
+                        return Ok(entry);
+                    }
+                    (load, since) = (unused, self.now());
+                }
+                Boarding::Itself => return Err(Error::loader_waits_for_itself()),
             }
-            Boarding::Itself => Err(Error::loader_waits_for_itself()),
         }
     }
 
-    fn board<F, Fut>(
+    /// Loads in the background, unless somebody does.
+    fn refresh(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) {
+        let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
+        let load = self.flight(errand.clone(), loader);
+        if let Boarding::Led(flight) = self.board(&errand, load, Moment::default()) {
+            in_background(flight);
+        }
+    }
+
+    /// Joins a flight of the key that began at that moment or later, or begins one.
+    fn board<F>(
         self: &Arc<Self>,
-        key: &K,
-        encoded: Bytes,
-        loader: F,
-        wanted: Wanted,
-    ) -> Boarding<Result<Entry<V>, Error>>
+        errand: &Errand<K>,
+        load: F,
+        since: Moment,
+    ) -> Boarding<Result<Entry<V>, Error>, F>
     where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
+        F: Future<Output = Result<Entry<V>, Error>> + Send + 'static,
     {
-        let gate = Arc::clone(&self.held.part_of(&encoded).gate);
+        let encoded = &errand.encoded;
+        let gate = &self.held.part_of(encoded).gate;
         let departure =
-            Departure { at: self.now(), generation: gate.generation(), fence: gate.height(&encoded) };
-        let may_join = |other: Departure| self.may_join(&gate, other, departure.at);
-        let load = Arc::clone(self).caught(Arc::clone(self).fly(key.clone(), encoded, loader, wanted));
-        self.held.flights.board(key, departure, may_join, load)
-    }
-
-    /// What L1 has, if it is stale and may be served without waiting for a load.
-    fn stale_at_once(&self, key: &K) -> Option<Entry<V>> {
-        let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
-        self.excused(slot, Tier::L1, now)
-    }
-
-    /// A stale value, if it may be served without waiting for a load.
-    fn excused(&self, slot: Arc<Slot<V>>, tier: Tier, now: Moment) -> Option<Entry<V>> {
-        let expired_at = slot.life.expires_at();
-        let why = if now < expired_at {
-            // L1 does not serve it any more, but it is not stale.
-            None
-        } else if now < slot.life.retry_at() {
-            Some(Staleness::LoadFailed)
-        } else {
-            let at_once = now < expired_at + self.options.stale_while_revalidate;
-            at_once.then_some(Staleness::Revalidating)
-        };
-        why.map(|why| Entry::stale(slot, tier, now, why))
+            Departure { at: self.now(), generation: gate.generation(), fence: gate.height(encoded) };
+        let may_join = |other: Departure| other.at >= since && self.may_join(gate, other, departure.at);
+        self.held.flights.board(&errand.key, departure, may_join, load)
     }
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
@@ -147,6 +119,14 @@ where
         heard_of_all && is_of_use && departure.generation == gate.generation()
     }
 
+    fn flight<L: Load<K, V>>(
+        self: &Arc<Self>,
+        errand: Errand<K>,
+        loader: L,
+    ) -> impl Future<Output = Result<Entry<V>, Error>> + Send + use<K, V, L> {
+        Arc::clone(self).caught(Arc::clone(self).fly(errand, loader))
+    }
+
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
     async fn caught(
         self: Arc<Self>,
@@ -158,196 +138,108 @@ where
         })
     }
 
-    async fn fly<F, Fut>(
-        self: Arc<Self>,
-        key: K,
-        encoded: Bytes,
-        loader: F,
-        wanted: Wanted,
-    ) -> Result<Entry<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        let asked_at = self.now();
-        let window = self.options.fence_window.saturating_sub(ROUNDING);
-        let remote = &self.held.part_of(&encoded).remote;
-        let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
-        // What is to be loaded again is in L1 already, together with who has the right to do so.
-        let is_worth_it = |slot: &Slot<V>| wanted.or_old || slot.taken_at < slot.life.refresh_from();
-        let (answer, stale_in_l2, head) = match self.read_l2_and_keep(&key, &encoded, is_worth_it).await {
-            Ok(Found::Fresh(entry, head)) if !wanted.or_absent && entry.is_absent() => (None, false, head),
-            Ok(Found::Fresh(entry, _)) if !self.is_to_refresh(&entry, wanted) => return Ok(entry),
-            Ok(Found::Fresh(entry, head)) => (Some(entry), false, head),
-            Ok(Found::Stale(slot, head)) => (self.excused(slot, Tier::L2, self.now()), true, head),
-            Ok(Found::Nothing(head)) => (None, false, head),
-            // The load works without L2; `snapshot` has counted the failure.
-            Err(error) if error.is_closed() => return Err(error),
-            Err(_) => (None, false, None),
-        };
-        let ticket = self.held.part_of(&encoded).gate.ticket(&encoded);
-        let base = head.map(|head| head.sequence);
-        let start = Start { ticket, base, asked_at, fenced_until, began_at: self.now() };
-        let landing = Arc::clone(&self).land(key.clone(), encoded, loader, start, stale_in_l2);
-        let Some(entry) = answer.filter(|_| wanted.or_old) else { return landing.await };
-        if entry.staleness() != Some(Staleness::LoadFailed) {
-            in_background(self.held.flights.go_on(&key, landing));
+    async fn fly(self: Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) -> Result<Entry<V>, Error> {
+        let mut look = self.look(&errand).await?;
+        match std::mem::replace(&mut look.verdict, Verdict::Load) {
+            Verdict::Answer(entry) => {
+                if entry.is_due() {
+                    self.touch(&entry, &errand.key);
+                }
+                Ok(entry)
+            }
+            Verdict::Meanwhile(entry) => {
+                let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
+                let key = errand.key.clone();
+                let landing = Arc::clone(&self).land(errand, loader, look);
+                in_background(self.held.flights.go_on(&key, landing));
+                Ok(entry)
+            }
+            Verdict::Load => self.land(errand, loader, look).await,
         }
-        Ok(entry)
     }
 
-    /// Loads a value again, in the background, if this read is to do that and nobody does it already.
+    /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
+    async fn land(
+        self: Arc<Self>,
+        errand: Errand<K>,
+        loader: impl Load<K, V>,
+        look: Look<V>,
+    ) -> Result<Entry<V>, Error> {
+        let (look, claim) = match self.turn(&errand, look).await? {
+            Turn::Loaded(entry) => return Ok(entry),
+            Turn::Load(look, claim) => (look, claim),
+        };
+        let stale_in_l2 = look.previous.is_some();
+        let load = async {
+            let Look { previous, start, .. } = look;
+            let given = previous.as_ref().map(|previous| previous.entry(self.now()));
+            let loaded = self.load(errand.key.clone(), given, loader).await?;
+            self.fill(&errand, loaded.or(&errand.wanted.call), start, previous).await
+        };
+        let landed = Arc::clone(&self).caught(load).await;
+        drop(claim);
+        let Err(error) = landed else { return landed };
+        let may_stand_in = stale_in_l2 || self.held.l1.get_stale(&errand.key, || self.now()).is_some();
+        if !may_stand_in {
+            return Err(error);
+        }
+        self.stand_in(&errand, Staleness::LoadFailed).await.ok_or(error)
+    }
+
+    async fn load(
+        &self,
+        key: K,
+        previous: Option<Entry<V>>,
+        loader: impl Load<K, V>,
+    ) -> Result<Loaded<V>, Error> {
+        let loaded = loader.load(key, previous).await;
+        let counters = &self.held.counters;
+        let counter = if loaded.is_ok() { &counters.loads } else { &counters.load_failures };
+        counter.add(1);
+        loaded
+    }
+
+    /// What a hit that is due brings with it: others are told that the value was read, and it is loaded again in the
+    /// background, if this read is to do that and nobody does it already.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refresh_ahead<F, Fut>(self: &Arc<Self>, entry: &Entry<V>, key: &K, loader: F)
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
+    pub(crate) fn attend(
+        self: &Arc<Self>,
+        entry: &Entry<V>,
+        key: &K,
+        call: CallOptions,
+        loader: impl Load<K, V>,
+    ) {
+        self.touch(entry, key);
         if !self.claims_refresh(entry) {
             return;
         }
         // A key that cannot be encoded is not in L1.
         let Ok(encoded) = key::encode(key) else { return };
-        let wanted = Wanted { or_absent: true, or_old: false };
-        if let Boarding::Led(flight) = self.board(key, encoded, loader, wanted) {
-            in_background(flight);
-        }
+        let wanted = Wanted { or_absent: true, or_old: false, call };
+        self.refresh(Errand { key: key.clone(), encoded, wanted }, loader);
     }
 
-    /// Whether a fresh value that L2 has is to be loaded again nevertheless.
-    fn is_to_refresh(&self, entry: &Entry<V>, wanted: Wanted) -> bool {
-        entry.may_be_due() && (!wanted.or_old || self.claims_refresh(entry))
-    }
-
-    fn claims_refresh(&self, entry: &Entry<V>) -> bool {
+    pub(crate) fn claims_refresh(&self, entry: &Entry<V>) -> bool {
         let (life, now) = (entry.life(), entry.read_at());
         let draws = |ahead: RefreshAhead| ahead.draws(now, life.expires_at(), life.load_cost());
         self.options.refresh_ahead.is_some_and(draws)
             && life.claim_refresh(now, now + self.options.retry_interval)
     }
 
-    /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
-    async fn land<F, Fut>(
-        self: Arc<Self>,
-        key: K,
-        encoded: Bytes,
-        loader: F,
-        start: Start,
-        stale_in_l2: bool,
-    ) -> Result<Entry<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send + 'static,
-    {
-        let load = async {
-            let found = self.load(key.clone(), loader).await?;
-            Ok(self.fill(key.clone(), encoded.clone(), found, start).await)
-        };
-        match Arc::clone(&self).caught(load).await {
-            Err(error) if stale_in_l2 || self.held.l1.get_stale(&key, || self.now()).is_some() => {
-                self.stand_in(&key, &encoded, Staleness::LoadFailed).await.ok_or(error)
+    /// Has the other nodes know that a value was read, if its lifetime depends on that and they have not just been told.
+    pub(crate) fn touch(self: &Arc<Self>, entry: &Entry<V>, key: &K) {
+        if !entry.life().touch(entry.read_at()) {
+            return;
+        }
+        let Ok(encoded) = key::encode(key) else { return };
+        let engine = Arc::clone(self);
+        drop(tokio::spawn(async move {
+            let Ok(l2) = engine.node().l2() else { return };
+            let partition = &engine.held.part_of(&encoded).id;
+            if l2.touch(partition, &encoded, engine.options.fence_window).await.is_err() {
+                engine.held.counters.l2_failures.add(1);
             }
-            landed => landed,
-        }
-    }
-
-    /// What may be served in place of a loaded value: what was invalidated since the load began is not.
-    pub(crate) async fn stand_in(&self, key: &K, encoded: &Bytes, why: Staleness) -> Option<Entry<V>> {
-        if let Some(entry) = self.stand_in_from_l1(key, why) {
-            return Some(entry);
-        }
-        match self.read_l2(key, encoded).await.ok()? {
-            Found::Fresh(entry, _) => entry.present(),
-            Found::Stale(slot, _) => Some(self.standing_in(slot, Tier::L2, self.now(), why)),
-            Found::Nothing(_) => None,
-        }
-    }
-
-    pub(crate) fn stand_in_from_l1(&self, key: &K, why: Staleness) -> Option<Entry<V>> {
-        let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
-        Some(self.standing_in(slot, Tier::L1, now, why))
-    }
-
-    fn standing_in(&self, slot: Arc<Slot<V>>, tier: Tier, now: Moment, why: Staleness) -> Entry<V> {
-        if now < slot.life.expires_at() {
-            return Entry::new(slot, tier, now);
-        }
-        if why == Staleness::LoadFailed {
-            slot.life.retry_not_before(now + self.options.retry_interval);
-        }
-        Entry::stale(slot, tier, now, why)
-    }
-
-    async fn load<F, Fut>(&self, key: K, loader: F) -> Result<Loaded<V>, Error>
-    where
-        F: FnOnce(K) -> Fut + Send,
-        Fut: Future<Output = Result<Loaded<V>, Error>> + Send,
-    {
-        let found = loader(key).await;
-        let counters = &self.held.counters;
-        let counter = if found.is_ok() { &counters.loads } else { &counters.load_failures };
-        counter.add(1);
-        found
-    }
-
-    /// Proposes what was loaded to both tiers. The caller gets it in any case (race R18).
-    async fn fill(&self, key: K, encoded: Bytes, loaded: Loaded<V>, start: Start) -> Entry<V> {
-        let loaded_at = self.now();
-        let stored = self.options.lifetime_of_loaded(&loaded);
-        let lifetime = stored.unwrap_or_else(|| self.options.lifetime());
-        let header = EnvelopeHeader {
-            load_cost: loaded_at.since(start.began_at),
-            ..self.header(loaded.kind(), lifetime)
-        };
-        let envelope = stored.map(|_| self.envelope(&header, loaded.value.as_ref()));
-        let slot = Arc::new(Slot {
-            value: loaded.value,
-            version: start.base.unwrap_or(Version::UNKNOWN),
-            age_when_taken: Duration::ZERO,
-            taken_at: loaded_at,
-            life: self.options.life(loaded_at, Left::all(lifetime), lifetime.ttl, header.load_cost),
-            partition: self.held.part_of(&encoded).id.index(),
-            generation: start.ticket.generation(),
-            encoded_len: envelope.as_ref().and_then(|envelope| envelope.as_ref().ok()).map_or(0, weight),
-        });
-        let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
-        let envelope = match envelope {
-            Some(Ok(envelope)) => envelope,
-            Some(Err(_)) => {
-                self.held.counters.unstorable.add(1);
-                return entry;
-            }
-            None => return entry,
-        };
-        let write = KeyWrite { key: encoded, envelope, keep: self.options.keep(lifetime) };
-        if self.fill_l2(write, &start).await {
-            self.held.l1.admit(key, start.ticket, slot);
-        } else {
-            self.held.counters.fills_refused.add(1);
-        }
-        entry
-    }
-
-    /// Whether the value may go to L1 as well: not if L2 knows of something newer, or the load outlasted its fence.
-    async fn fill_l2(&self, write: KeyWrite, start: &Start) -> bool {
-        if self.now().since(start.asked_at) >= self.options.fence_window {
-            return false;
-        }
-        let (Some(base), Some(deadline)) = (start.base, start.fenced_until) else { return true };
-        if self.agree().await.is_err() {
-            return true;
-        }
-        let Ok(l2) = self.node().l2() else { return false };
-        let partition = &self.held.part_of(&write.key).id;
-        match l2.fill(partition, Fill { write, base, deadline }).await {
-            Ok(FillOutcome::Stored) => true,
-            Ok(FillOutcome::Refused | FillOutcome::Late) => false,
-            // L2 has it or not; the ticket decides about L1.
-            Err(_) => {
-                self.held.counters.l2_failures.add(1);
-                true
-            }
-        }
+        }));
     }
 }

@@ -1,6 +1,9 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use nearfar_core::Kind;
+use nearfar_core::{Kind, Moment, Validators};
+
+use crate::call::CallOptions;
+use crate::clock;
 
 /// What a loader has found, and how it is to be cached.
 ///
@@ -23,17 +26,41 @@ use nearfar_core::Kind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Loaded<V> {
-    /// `None` if there is no such thing.
-    pub(crate) value: Option<V>,
+    pub(crate) answer: Answer<V>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     pub(crate) grace: Option<Duration>,
+    pub(crate) expires_at: Option<SystemTime>,
+    pub(crate) validators: Validators,
     pub(crate) is_stored: bool,
+}
+
+/// What a loader has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer<V> {
+    Value(V),
+    /// There is no such thing.
+    Absent,
+    /// What the loader was given is still true.
+    NotModified,
 }
 
 impl<V> Loaded<V> {
     /// A value, cached as the cache is set.
     pub fn new(value: V) -> Self {
-        Self { value: Some(value), ttl: None, grace: None, is_stored: true }
+        Self::of(Answer::Value(value))
+    }
+
+    fn of(answer: Answer<V>) -> Self {
+        Self {
+            answer,
+            ttl: None,
+            idle: None,
+            grace: None,
+            expires_at: None,
+            validators: Validators::default(),
+            is_stored: true,
+        }
     }
 
     /// There is no such thing. That is cached for [`absent_ttl`](crate::CacheBuilder::absent_ttl), or for a
@@ -54,12 +81,36 @@ impl<V> Loaded<V> {
     /// # }
     /// ```
     pub fn absent() -> Self {
-        Self { value: None, ttl: None, grace: None, is_stored: true }
+        Self::of(Answer::Absent)
+    }
+
+    /// The entry that a loader of [`get_or_revalidate`](crate::Cache::get_or_revalidate) was given is still true: it is as
+    /// fresh as if it had been loaded now, and keeps its etag and last-modified.
+    pub fn not_modified() -> Self {
+        Self::of(Answer::NotModified)
     }
 
     /// What an envelope of it is.
     pub(crate) fn kind(&self) -> Kind {
-        if self.value.is_some() { Kind::Value } else { Kind::Absent }
+        if matches!(self.answer, Answer::Absent) { Kind::Absent } else { Kind::Value }
+    }
+
+    /// Its own ttl, until its own deadline at the longest; `None` if it has neither.
+    pub(crate) fn own_ttl(&self) -> Option<Duration> {
+        let left = |deadline: SystemTime| deadline.duration_since(clock::wall_now()).unwrap_or_default();
+        self.ttl.into_iter().chain(self.expires_at.map(left)).min()
+    }
+
+    /// With the lifetime of the call, where it says nothing of its own.
+    pub(crate) fn or(mut self, call: &CallOptions) -> Self {
+        if matches!(self.answer, Answer::Absent) {
+            return self;
+        }
+        if self.expires_at.is_none() {
+            self.ttl = self.ttl.or(call.ttl);
+        }
+        self.grace = self.grace.or(call.grace);
+        self
     }
 
     /// For how long it is fresh, in place of the cache's [`ttl`](crate::CacheBuilder::ttl); the cache's jitter shortens it.
@@ -73,6 +124,49 @@ impl<V> Loaded<V> {
     /// [`grace`](crate::CacheBuilder::grace).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
+        self
+    }
+
+    /// For how long it is fresh after it was last read, in place of the cache's [`idle`](crate::CacheBuilder::idle).
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
+    /// When it stops being fresh, in place of the cache's ttl, or at the latest if it has a [`ttl`](Self::ttl) of its own.
+    /// By the clock of the node that stores it; what is over already is not stored.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::{Cache, Loaded, Nearfar};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let offers: Cache<u64, String> = Nearfar::in_process().cache("offers").build().await?;
+    /// let midnight = SystemTime::now() + Duration::from_secs(3600);
+    /// offers.set_with(&7, Loaded::new("today only".to_owned()).expires_at(midnight)).await?;
+    /// assert!(offers.contains(&7).await?);
+    ///
+    /// let yesterday = SystemTime::now() - Duration::from_secs(3600);
+    /// assert!(offers.set_with(&8, Loaded::new("too late".to_owned()).expires_at(yesterday)).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn expires_at(mut self, deadline: SystemTime) -> Self {
+        self.expires_at = Some(deadline);
+        self
+    }
+
+    /// The origin's name for this very value, which it takes in a conditional request;
+    /// see [`get_or_revalidate`](crate::Cache::get_or_revalidate). An empty one, or one of over 1,024 bytes, is not stored.
+    pub fn etag(mut self, etag: impl Into<Box<str>>) -> Self {
+        let fits = |etag: &Box<str>| (1..=Validators::MAX_ETAG_LEN).contains(&etag.len());
+        self.validators.etag = Some(etag.into()).filter(fits);
+        self
+    }
+
+    /// When the origin changed it last. Microsecond precision; nothing before 1970.
+    pub fn last_modified(mut self, time: SystemTime) -> Self {
+        self.validators.last_modified = Some(Moment::default() + clock::since_1970(time));
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{
-    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, PartitionId, Proof, RemoteClock,
+    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, Notice, PartitionId, Proof, RemoteClock,
     Replay, Standing, Version, Watchdog,
 };
 use tokio::sync::oneshot;
@@ -27,6 +27,8 @@ pub(crate) trait Follows: Send + Sync {
     fn apply_clear(&self, version: Version, own: bool);
     /// The gate forgot every copy: give their memory back.
     fn reclaim(&self);
+    /// The claim of a key was released.
+    fn wake(&self, key: &[u8]);
     /// The node shuts down: serve nothing from L1 any more.
     fn close(&self);
     fn gate(&self) -> &Gate;
@@ -206,6 +208,10 @@ impl Member {
     }
 
     pub(crate) fn handle_echo(&mut self, frame: &Bytes, now: Moment) -> Heard {
+        if let Ok(notice) = Notice::decode(frame) {
+            self.held.wake(&notice.key);
+            return Heard::Nothing;
+        }
         let Ok(echo) = Echo::decode(frame) else {
             self.handle_bad_frame();
             return Heard::Nothing;

@@ -6,8 +6,8 @@ use nearfar_core::backend::Settings;
 use nearfar_core::{Disconnected, Moment};
 
 use crate::error::{ConfigProblem, Error};
-use crate::lifetime::{Left, Life, Lifetime};
-use crate::loaded::Loaded;
+use crate::lifetime::{IDLE_MARGIN, Left, Life, Lifetime, Limits};
+use crate::loaded::{Answer, Loaded};
 use crate::outcome::Unacknowledged;
 use crate::refresh::RefreshAhead;
 
@@ -15,11 +15,14 @@ use crate::refresh::RefreshAhead;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) ttl: Duration,
+    pub(crate) idle: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) absent_ttl: Option<Duration>,
     pub(crate) stale_while_revalidate: Duration,
     pub(crate) refresh_ahead: Option<RefreshAhead>,
     pub(crate) retry_interval: Duration,
+    /// For how long a claim holds; `None` if every node loads for itself.
+    pub(crate) claims: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
     pub(crate) finish_timed_out_loads: bool,
@@ -43,17 +46,21 @@ pub(crate) struct L1Options {
     pub(crate) max_bytes: Option<u64>,
     /// No entry is served for longer than this.
     pub(crate) longest_stay: Option<Duration>,
+    /// Nor if it was not read for so long.
+    pub(crate) longest_rest: Option<Duration>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(300),
+            idle: None,
             grace: Duration::ZERO,
             absent_ttl: None,
             stale_while_revalidate: Duration::ZERO,
             refresh_ahead: None,
             retry_interval: Duration::from_secs(1),
+            claims: None,
             soft_timeout: None,
             hard_timeout: None,
             finish_timed_out_loads: true,
@@ -85,6 +92,8 @@ impl Options {
         let durations = [
             ("ttl", Some(self.ttl)),
             ("l1_ttl", Some(self.l1_ttl)),
+            ("idle", self.idle),
+            ("cluster_single_flight", self.claims),
             ("absent_ttl", self.absent_ttl),
             ("soft_timeout", self.soft_timeout),
             ("hard_timeout", self.hard_timeout),
@@ -101,6 +110,9 @@ impl Options {
             && soft >= hard
         {
             return Err(Error::config(ConfigProblem::SoftNotSooner { soft, hard }));
+        }
+        if let Some(claim) = self.claims.filter(|claim| *claim > self.fence_window) {
+            return Err(Error::config(ConfigProblem::ClaimTooLong { claim, window: self.fence_window }));
         }
         if let Some(given) = self.partitions.filter(|count| !(1..=Settings::MAX_PARTITIONS).contains(count)) {
             return Err(Error::config(ConfigProblem::Partitions { given }));
@@ -126,23 +138,18 @@ impl Options {
         Settings { partitions, fence_window: Duration::from_millis(millis) }
     }
 
-    /// The lifetime of a value written now: `ttl` less its jitter, and `grace`.
-    pub(crate) fn lifetime(&self) -> Lifetime {
-        self.lifetime_of(self.ttl, self.grace)
-    }
-
-    fn lifetime_of(&self, ttl: Duration, grace: Duration) -> Lifetime {
-        let ttl = limited(ttl).map(|ttl| ttl.mul_f64(1.0 - self.jitter * fastrand::f64()));
-        Lifetime { ttl, grace: grace.min(FOR_EVER) }
-    }
-
     /// That of what a loader has found; `None` if it is not to be stored.
-    pub(crate) fn lifetime_of_loaded<V>(&self, loaded: &Loaded<V>) -> Option<Lifetime> {
-        let (ttl, grace) = match &loaded.value {
-            Some(_) => (loaded.ttl.unwrap_or(self.ttl), loaded.grace.unwrap_or(self.grace)),
-            None => (loaded.ttl.or(self.absent_ttl)?, Duration::ZERO),
-        };
-        (loaded.is_stored && !ttl.is_zero()).then(|| self.lifetime_of(ttl, grace))
+    pub(crate) fn lifetime<V>(&self, loaded: &Loaded<V>) -> Option<Lifetime> {
+        let (own_ttl, is_absent) = (loaded.own_ttl(), matches!(loaded.answer, Answer::Absent));
+        let ttl = if is_absent { own_ttl.or(self.absent_ttl)? } else { own_ttl.unwrap_or(self.ttl) };
+        let grace = if is_absent { Duration::ZERO } else { loaded.grace.unwrap_or(self.grace) };
+        let idle = loaded.idle.or(self.idle).filter(|_| !is_absent);
+        let lasts = !ttl.is_zero() && idle != Some(Duration::ZERO);
+        (loaded.is_stored && lasts).then(|| Lifetime {
+            ttl: limited(ttl).map(|ttl| ttl.mul_f64(1.0 - self.jitter * fastrand::f64())),
+            idle: idle.and_then(with_margin),
+            grace: grace.min(FOR_EVER),
+        })
     }
 
     /// How long L2 keeps a value: never shorter than the fence window, or a short-lived value would stop fencing.
@@ -150,10 +157,10 @@ impl Options {
         lifetime.whole().map(|whole| whole.max(self.fence_window))
     }
 
-    /// The life in L1 of a value that is taken in now, and has so much left of its ttl.
-    pub(crate) fn life(&self, now: Moment, left: Left, ttl: Option<Duration>, load_cost: Duration) -> Life {
-        let lead = self.refresh_ahead.and_then(|ahead| Some(ahead.lead(ttl?, load_cost)));
-        Life::new(now, left, self.l1_ttl, lead, load_cost)
+    /// The life in L1 of a value that is taken in now, and has so much left of its lifetime.
+    pub(crate) fn life(&self, now: Moment, left: Left, lifetime: Lifetime, load_cost: Duration) -> Life {
+        let lead = self.refresh_ahead.and_then(|ahead| Some(ahead.lead(lifetime.ttl?, load_cost)));
+        Life::new(now, left, &Limits { l1_ttl: self.l1_ttl, idle: lifetime.idle, lead }, load_cost)
     }
 
     pub(crate) fn l1(&self) -> L1Options {
@@ -166,10 +173,16 @@ impl Options {
                 // What L1 does not serve any more may still be a fallback.
                 limited(self.ttl.saturating_add(self.grace))
             },
+            longest_rest: self.idle.and_then(with_margin).map(|idle| idle.saturating_add(self.grace)),
         }
     }
 }
 
 fn limited(duration: Duration) -> Option<Duration> {
     (duration < FOR_EVER).then_some(duration)
+}
+
+/// What reads within the margin are not told to L2, so that they cost it nothing. No value goes early for that.
+fn with_margin(idle: Duration) -> Option<Duration> {
+    limited(idle).map(|idle| idle + idle / (IDLE_MARGIN - 1))
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use nearfar_core::Moment;
 
 use crate::engine::Engine;
@@ -11,6 +10,7 @@ use crate::entry::{Entry, Staleness};
 use crate::error::Error;
 use crate::flight::Flight;
 use crate::key::CacheKey;
+use crate::look::Errand;
 
 /// One caller's share of a flight that gives an entry.
 pub(crate) type Share<V> = Flight<Result<Entry<V>, Error>>;
@@ -28,11 +28,12 @@ where
     /// Waits until the flight has landed, or for as long as the timeouts let this caller.
     pub(crate) async fn wait_for(
         self: &Arc<Self>,
-        key: &K,
-        encoded: &Bytes,
+        errand: &Errand<K>,
         mut flight: Share<V>,
     ) -> Result<Entry<V>, Error> {
-        let (soft, hard) = (self.options.soft_timeout, self.options.hard_timeout);
+        let call = &errand.wanted.call;
+        let soft = call.soft_timeout.or(self.options.soft_timeout);
+        let hard = call.hard_timeout.or(self.options.hard_timeout);
         let began = self.now();
         if let Some(soft) = soft {
             if let Some(landed) = self.landed_by(began + soft, &mut flight).await {
@@ -42,7 +43,7 @@ where
             let stale = tokio::select! {
                 biased;
                 landed = &mut flight => return landed,
-                stale = self.stand_in(key, encoded, Staleness::LoadSlow) => stale,
+                stale = self.stand_in(errand, Staleness::LoadSlow) => stale,
                 () = self.until(began + hard.unwrap_or(Duration::MAX)) => None,
             };
             if let Some(entry) = stale {
@@ -58,7 +59,7 @@ where
             in_background(flight);
         }
         // What L2 may have would take time that there is not.
-        self.stand_in_from_l1(key, Staleness::LoadSlow).ok_or_else(|| Error::load_timed_out(hard))
+        self.stand_in_from_l1(errand, Staleness::LoadSlow).ok_or_else(|| Error::load_timed_out(hard))
     }
 
     async fn landed_by(&self, moment: Moment, flight: &mut Share<V>) -> Option<Result<Entry<V>, Error>> {
@@ -69,7 +70,7 @@ where
         }
     }
 
-    async fn until(&self, moment: Moment) {
+    pub(crate) async fn until(&self, moment: Moment) {
         let clock = self.node().clock;
         while clock.now() < moment {
             clock.sleep_until(moment).await;

@@ -3,10 +3,7 @@
 -- ARGV: deadline, effect, bus channel, log length, message, then envelope and keep per write.
 -- Returns the version, or 0 after the deadline.
 
-local VALUE = 1
 local TOMBSTONE = 2
--- Milliseconds that are as good as for ever, and might be too many for PX.
-local ENDLESS = 9007199254740992
 local FIRST_WRITE = 6
 
 local now = now_micros()
@@ -40,22 +37,15 @@ end
 -- long as it would have been, and for `keep` at least.
 local function expire(key, keep)
   local bytes = read('GET', key)
-  if type(bytes) ~= 'string' or #bytes < 60 or string.sub(bytes, 1, 2) ~= 'NF' or string.byte(bytes, 4) ~= VALUE then
+  if not is_value(bytes) then
     return false
   end
   local present = struct.unpack('>I8', bytes, 9)
   if present < head.floor or present > head.sequence then
     return false
   end
-  local first = string.byte(bytes, 17) % 128
-  local written_at = struct.unpack('>I8', string.char(first) .. string.sub(bytes, 18, 24))
-  local ttl, grace = struct.unpack('>I8I8', bytes, 25)
-  local left = math.max(math.ceil((written_at - now) / 1000) + ttl + grace, tonumber(keep))
-  if ttl == 0 or keep == '0' or left >= ENDLESS then
-    left = 0
-  end
-  local stamp = struct.pack('>I8', version) .. string.char(first + 128)
-  put(key, string.sub(bytes, 1, 8) .. stamp .. string.sub(bytes, 18), decimal(left))
+  local stamp = struct.pack('>I8', version) .. string.char(string.byte(bytes, 17) % 128 + 128)
+  put(key, string.sub(bytes, 1, 8) .. stamp .. string.sub(bytes, 18), keep_of(bytes, now, keep))
   return true
 end
 

@@ -1,6 +1,12 @@
 -- Shared by the scripts that touch a partition's head: the text "<sequence> <floor>".
 -- One key for both numbers, so that eviction cannot take the floor and leave the sequence.
 
+-- Of an envelope.
+local HEADER = 76
+local VALUE = 1
+-- Milliseconds that are as good as for ever, and might be too many for PX.
+local ENDLESS = 9007199254740992
+
 local function now_micros()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -47,12 +53,15 @@ local function write_head(key, head)
   redis.call('SET', key, decimal(head.sequence) .. ' ' .. decimal(head.floor))
 end
 
--- Puts two big-endian numbers at bytes at+1 .. at+16. What is too short stays as it is.
-local function stamped(bytes, at, first, second)
-  if #bytes < at + 16 then
+-- Puts big-endian numbers at the bytes from at+1 on. What is too short stays as it is.
+local function stamped(bytes, at, ...)
+  local numbers = { ... }
+  local behind = at + 8 * #numbers
+  if #bytes < behind then
     return bytes
   end
-  return string.sub(bytes, 1, at) .. struct.pack('>I8I8', first, second) .. string.sub(bytes, at + 17)
+  local stamp = struct.pack('>' .. string.rep('I8', #numbers), ...)
+  return string.sub(bytes, 1, at) .. stamp .. string.sub(bytes, behind + 1)
 end
 
 -- SET overwrites any type. `keep` is in milliseconds; 0 keeps for ever.
@@ -64,6 +73,23 @@ local function put(key, bytes, keep)
   end
 end
 
+-- Version, written-at, read-at.
 local function store(key, envelope, keep, version, now)
-  put(key, stamped(envelope, 8, version, now), keep)
+  put(key, stamped(envelope, 8, version, now, now), keep)
+end
+
+local function is_value(bytes)
+  return type(bytes) == 'string' and #bytes >= HEADER and string.sub(bytes, 1, 2) == 'NF'
+    and string.byte(bytes, 4) == VALUE
+end
+
+-- For how long a value is to be kept from now on: until it is of no use, and for `least` in any case.
+local function keep_of(bytes, now, least)
+  local written_at = struct.unpack('>I8', string.char(string.byte(bytes, 17) % 128) .. string.sub(bytes, 18, 24))
+  local read_at, ttl, grace, idle = struct.unpack('>I8I8I8I8', bytes, 25)
+  local function ends(since, limit)
+    return limit == 0 and ENDLESS or math.ceil((since - now) / 1000) + limit
+  end
+  local keep = math.max(math.min(ends(written_at, ttl), ends(read_at, idle)) + grace, tonumber(least))
+  return (least == '0' or keep >= ENDLESS) and '0' or decimal(keep)
 end

@@ -55,7 +55,7 @@ pub(crate) fn key(text: &'static str) -> Bytes {
 }
 
 pub(crate) fn value(payload: &[u8]) -> Bytes {
-    Envelope::encode(&EnvelopeHeader::of(Kind::Value), &Bytes::new(), payload)
+    Envelope::encode(&EnvelopeHeader::of(Kind::Value), &[], payload)
 }
 
 pub(crate) fn write(name: &'static str, payload: &[u8]) -> KeyWrite {
