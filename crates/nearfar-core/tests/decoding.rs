@@ -152,7 +152,7 @@ fn lengths_are_checked_before_anything_is_allocated() {
     assert!(Message::decode(&message.into()).is_err());
 
     let mut envelope = Envelope::encode(&EnvelopeHeader::of(Kind::Value), &[], b"v").to_vec();
-    envelope[48..52].copy_from_slice(&u32::MAX.to_be_bytes());
-    envelope[52..56].copy_from_slice(&u32::MAX.to_be_bytes());
+    envelope[64..68].copy_from_slice(&u32::MAX.to_be_bytes());
+    envelope[68..72].copy_from_slice(&u32::MAX.to_be_bytes());
     assert_eq!(Envelope::decode(&envelope.into()), Err(EnvelopeError::WrongLength));
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::{
-    BeatId, Echo, Envelope, EnvelopeHeader, Kind, Message, MessageBody, Moment, NodeId, Stamp, Version,
+    BeatId, Echo, Envelope, EnvelopeHeader, Kind, Message, MessageBody, Moment, NodeId, Notice, Stamp, Validators,
+    Version,
 };
 
 const ORIGIN: NodeId = NodeId::new(0x0123_4567_89ab_cdef);
@@ -52,6 +53,30 @@ fn the_envelope_of_a_value() {
 }
 
 #[test]
+fn the_envelope_of_a_value_with_validators_that_is_touched() {
+    let header = EnvelopeHeader {
+        codec: 1,
+        ttl: Some(Duration::from_secs(300)),
+        idle: Some(Duration::from_secs(900)),
+        grace: Duration::from_secs(60),
+        load_cost: Duration::from_micros(1500),
+        ..EnvelopeHeader::of(Kind::Value)
+    };
+    let validators = Validators {
+        etag: Some("v7".into()),
+        last_modified: Some(Moment::from_micros(1_760_000_000_000_000)),
+    };
+    let stamp = Stamp {
+        read_at: Moment::from_micros(1_760_000_000_750_000),
+        ..Stamp::of(Version::new(1_760_000_000_000_001), Moment::from_micros(1_760_000_000_250_000))
+    };
+    let payload = Bytes::from_static(b"\x82\xa4name\xa3Ada\xa6logins\x03");
+    let envelope = Envelope { header, stamp, notes: validators.encode().into(), payload };
+    check_envelope("envelope-validators", &envelope);
+    assert_eq!(Validators::of(&envelope), Some(validators));
+}
+
+#[test]
 fn the_envelope_of_a_tombstone() {
     let written_at = Moment::from_micros(1_760_000_001_000_000);
     let stamp = Stamp::of(Version::new(1_760_000_001_000_000), written_at);
@@ -93,4 +118,11 @@ fn the_echo() {
     };
     assert_eq!(golden("echo"), [echo.encode()]);
     assert_eq!(Echo::decode(&echo.encode()), Ok(echo));
+}
+
+#[test]
+fn the_notice() {
+    let notice = Notice { key: "user 7".into() };
+    assert_eq!(golden("notice"), [notice.encode()]);
+    assert_eq!(Notice::decode(&notice.encode()), Ok(notice));
 }
