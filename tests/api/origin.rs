@@ -20,22 +20,34 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 /// An origin that counts its loads and can be stopped in the middle of one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Origin {
+    /// What its values begin with.
+    name: &'static str,
     loads: Arc<AtomicU64>,
     pub(crate) loading: Valve,
 }
 
+impl Default for Origin {
+    fn default() -> Self {
+        Self::named("load")
+    }
+}
+
 impl Origin {
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self { name, loads: Arc::default(), loading: Valve::default() }
+    }
+
     pub(crate) fn load(
         &self,
     ) -> impl FnOnce(String) -> BoxFuture<'static, Result<String, Broken>> + Send + 'static {
         let origin = self.clone();
-        |_| {
+        move |_| {
             Box::pin(async move {
                 let load = origin.loads.fetch_add(1, Ordering::SeqCst) + 1;
                 origin.loading.pass().await;
-                Ok(format!("load {load}"))
+                Ok(format!("{} {load}", origin.name))
             })
         }
     }

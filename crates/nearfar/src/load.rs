@@ -21,7 +21,11 @@ use crate::wait::in_background;
 
 /// A user's loader: of a key, given what is there already.
 pub(crate) trait Load<K, V>: Send + 'static {
-    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send;
+    fn load(
+        self,
+        key: K,
+        previous: Option<Entry<V>>,
+    ) -> impl Future<Output = Result<Loaded<V>, Error>> + Send;
 }
 
 impl<K, V, F, Fut> Load<K, V> for F
@@ -29,7 +33,11 @@ where
     F: FnOnce(K, Option<Entry<V>>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<Loaded<V>, Error>> + Send,
 {
-    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send {
+    fn load(
+        self,
+        key: K,
+        previous: Option<Entry<V>>,
+    ) -> impl Future<Output = Result<Loaded<V>, Error>> + Send {
         self(key, previous)
     }
 }
@@ -50,11 +58,7 @@ where
         Ok(entry)
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        errand: Errand<K>,
-        loader: impl Load<K, V>,
-    ) -> Result<Entry<V>, Error> {
+    async fn answer(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) -> Result<Entry<V>, Error> {
         let call = errand.wanted.call;
         if let Some(entry) = self.stale_at_once(&errand.key, &call) {
             if entry.staleness() == Some(Staleness::Revalidating) {
@@ -62,19 +66,20 @@ where
             }
             return Ok(entry);
         }
-        // A flight of others may have begun before what this caller knows of. One that begins from now on has not.
-        let (mut load, mut since) = (self.flight(errand.clone(), loader), Moment::default());
+        let (mut load, arrived) = (self.flight(errand.clone(), loader), self.now());
+        // The flight of another may have begun before what this caller knows of. One that begins from now on has not.
+        let mut since = Moment::default();
         loop {
             match self.board(&errand, load, since) {
                 Boarding::Led(flight) => return self.wait_for(&errand, flight).await,
                 Boarding::Joined(flight, unused) => {
                     self.held.counters.joined.add(1);
                     let entry = self.wait_for(&errand, flight).await?;
-                    let is_loaded_since = since > Moment::default() && entry.tier() == Tier::Loader;
-                    if is_loaded_since || call.takes(entry.slot()) {
+                    let was_loaded_since = since == arrived && entry.tier() == Tier::Loader;
+                    if was_loaded_since || call.takes(entry.slot()) {
                         return Ok(entry);
                     }
-                    (load, since) = (unused, self.now());
+                    (load, since) = (unused, arrived);
                 }
                 Boarding::Itself => return Err(Error::loader_waits_for_itself()),
             }
