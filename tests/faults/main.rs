@@ -9,7 +9,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claims;
 mod cluster;
+mod degraded;
 mod failover;
 mod links;
 mod memory;
@@ -17,7 +19,9 @@ mod mishaps;
 mod processes;
 mod sentinel;
 mod server;
+mod servers;
 mod soak;
+mod stale;
 mod station;
 mod trial;
 mod warmth;

@@ -206,6 +206,16 @@ impl RedisCluster {
         newcomer
     }
 
+    /// All servers, primaries and replicas.
+    pub fn members(&self) -> &[ClusterServer] {
+        &self.members
+    }
+
+    /// All servers, to be killed and restarted.
+    pub fn members_mut(&mut self) -> &mut [ClusterServer] {
+        &mut self.members
+    }
+
     /// Waits until all servers that are awake know each other, agree on who owns which slot and is whose replica, and
     /// find their cluster in order; each slot is owned by one of them; and each replica is linked to its primary.
     pub async fn settled(&self) {
