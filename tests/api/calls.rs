@@ -10,6 +10,7 @@ use nearfar_tests::on_every_backend;
 use crate::origin::{Origin, call};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 on_every_backend! {
@@ -72,7 +73,8 @@ on_every_backend! {
         let cache: Cache<String, String> = builder.build().await.unwrap();
         let version = cache.set("k", "old".to_owned()).await.unwrap().version().unwrap();
         cache.expire("k").await.unwrap();
-        let later = cache.with(CallOptions::new().not_older_than(Version::new(version.number() + HOUR.as_micros() as u64)));
+        let in_an_hour = Version::new(version.number() + 3_600_000_000);
+        let later = cache.with(CallOptions::new().not_older_than(in_an_hour));
         assert_eq!(later.get_or_load("k", Origin::default().fail()).await.unwrap_err().kind(), ErrorKind::Loader);
         let now = cache.with(CallOptions::new().not_older_than(version));
         assert_eq!(*now.get_or_load("k", Origin::default().fail()).await.unwrap(), "old");
@@ -137,11 +139,11 @@ async fn a_value_may_have_a_deadline() {
     #[expect(clippy::disallowed_methods, reason = "the deadline is one on the wall")]
     let deadline = SystemTime::now() + HOUR;
     here.set_with(&1, Loaded::new(1).expires_at(deadline)).await.unwrap();
-    here.set_with(&2, Loaded::new(2).expires_at(deadline).ttl(60 * SECOND)).await.unwrap();
+    here.set_with(&2, Loaded::new(2).expires_at(deadline).ttl(MINUTE)).await.unwrap();
     // Time on the wall goes on, a little.
-    let_pass(HOUR - 60 * SECOND).await;
+    let_pass(59 * MINUTE).await;
     assert!(here.contains(&1).await.unwrap() && there.contains(&1).await.unwrap());
     assert!(!there.contains(&2).await.unwrap(), "its ttl is shorter");
-    let_pass(60 * SECOND).await;
+    let_pass(MINUTE).await;
     assert!(!here.contains(&1).await.unwrap() && !there.contains(&1).await.unwrap());
 }

@@ -12,33 +12,34 @@ use tokio::task::JoinSet;
 
 use crate::servers::{Servers, on_single_and_cluster};
 
-const KEYS: u64 = 32;
+const KEYS: u32 = 32;
+const ROUNDS: u64 = 3;
 const NODES: usize = 2;
 const READERS: usize = 8;
 
 /// A database that counts how often it is asked.
 #[derive(Debug, Default)]
 struct Origin {
-    revisions: [AtomicU64; KEYS as usize],
+    revisions: [AtomicU64; 32],
     loads: AtomicU64,
 }
 
 impl Origin {
-    fn revision(&self, key: u64) -> u64 {
-        self.revisions[usize::try_from(key).unwrap()].load(SeqCst)
+    fn of(&self, key: u32) -> &AtomicU64 {
+        &self.revisions[usize::try_from(key).unwrap()]
     }
 
-    fn changes(&self, key: u64) {
-        self.revisions[usize::try_from(key).unwrap()].fetch_add(1, SeqCst);
+    fn changes(&self, key: u32) {
+        self.of(key).fetch_add(1, SeqCst);
     }
 
     fn loads(&self) -> u64 {
         self.loads.load(SeqCst)
     }
 
-    async fn read(self: Arc<Self>, key: u64) -> Result<u64, std::convert::Infallible> {
+    async fn read(self: Arc<Self>, key: u32) -> Result<u64, std::convert::Infallible> {
         self.loads.fetch_add(1, SeqCst);
-        let revision = self.revision(key);
+        let revision = self.of(key).load(SeqCst);
         tokio::task::yield_now().await;
         Ok(revision)
     }
@@ -46,7 +47,7 @@ impl Origin {
 
 /// Nodes under load.
 struct Service {
-    nodes: Vec<(Nearfar, Cache<u64, u64>)>,
+    nodes: Vec<(Nearfar, Cache<u32, u64>)>,
     origin: Arc<Origin>,
     readers: JoinSet<()>,
     reads: watch::Sender<u64>,
@@ -96,17 +97,16 @@ impl Service {
 
     /// Changes every key several times, and says whether each was only queued.
     async fn change_all(&self) {
-        for round in 0..3 {
-            for key in 0..KEYS {
+        for _ in 0..ROUNDS {
+            for (key, (_, cache)) in (0..KEYS).zip(self.nodes.iter().cycle()) {
                 self.origin.changes(key);
-                let (_, cache) = &self.nodes[(key as usize + round) % NODES];
                 assert_eq!(cache.invalidate(&key).await.unwrap(), Outcome::Queued);
             }
         }
     }
 }
 
-async fn read(cache: &Cache<u64, u64>, origin: &Arc<Origin>, key: u64) -> u64 {
+async fn read(cache: &Cache<u32, u64>, origin: &Arc<Origin>, key: u32) -> u64 {
     let origin = Arc::clone(origin);
     *cache.get_or_load(&key, |key| origin.read(key)).await.unwrap()
 }
@@ -124,13 +124,13 @@ on_single_and_cluster! {
         // One node does not know of the other's changes, so its callers may have joined a load from before, within the bound.
         for (_, cache) in &service.nodes {
             for key in 0..KEYS {
-                eventually("it reads what is true", async || read(cache, &service.origin, key).await == 3).await;
+                eventually("it reads what is true", async || read(cache, &service.origin, key).await == ROUNDS).await;
             }
         }
         service.reads(5_000).await;
         for (_, cache) in &service.nodes {
             let stats = cache.stats();
-            assert!(stats.outbox_keys <= KEYS, "as many as there are keys: {}", stats.outbox_keys);
+            assert!(stats.outbox_keys <= KEYS.into(), "as many as there are keys: {}", stats.outbox_keys);
             assert_eq!(stats.outbox_overflows, 0);
         }
 
@@ -142,14 +142,14 @@ on_single_and_cluster! {
         service.readers.shutdown().await;
         for (_, cache) in &service.nodes {
             for key in 0..KEYS {
-                assert_eq!(read(cache, &service.origin, key).await, 3);
+                assert_eq!(read(cache, &service.origin, key).await, ROUNDS);
             }
         }
         // Everything is warm again: one load of each key, perhaps two where an outbox came behind the first.
         let loads = service.origin.loads();
         for (_, cache) in &service.nodes {
             for key in 0..KEYS {
-                assert_eq!(read(cache, &service.origin, key).await, 3);
+                assert_eq!(read(cache, &service.origin, key).await, ROUNDS);
             }
         }
         assert_eq!(service.origin.loads(), loads, "nothing is loaded twice now");

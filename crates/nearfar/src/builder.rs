@@ -252,7 +252,7 @@ where
             .map_err(|problem| Error::config(ConfigProblem::Namespace(problem)))?;
         self.options.check()?;
         let claim = self.node.claim_name(&namespace, &self.options)?;
-        let engine = Engine::start(claim, self.options, self.codec).await?;
+        let engine = Engine::start(claim, &self.options, self.codec).await?;
         Ok(Cache::new(engine))
     }
 }

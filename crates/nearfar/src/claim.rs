@@ -12,13 +12,13 @@ use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::CacheKey;
-use crate::look::{Errand, Look, Verdict};
+use crate::look::{Errand, Look, Start, Verdict};
 use crate::node::Node;
 
 /// What a load that asked for the claim is to do.
 pub(crate) enum Turn<V> {
-    /// Load from here, and let the claim go after.
-    Load(Look<V>, Option<Held>),
+    /// Load from where the last look was, and let the claim go after.
+    Load(Option<Held>),
     /// Another node has loaded it.
     Loaded(Entry<V>),
 }
@@ -46,7 +46,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    fn is_not_ours(mut self) {
+    fn forget(mut self) {
         self.key = None;
     }
 }
@@ -75,16 +75,16 @@ where
     V: Send + Sync + 'static,
 {
     /// Waits until it is this node's turn to load, or another has.
-    pub(crate) async fn turn(&self, errand: &Errand<K>, mut look: Look<V>) -> Result<Turn<V>, Error> {
-        let Some(lasts) = self.options.claims else { return Ok(Turn::Load(look, None)) };
+    pub(crate) async fn turn(&self, errand: &Errand<K>, look: &mut Look<V>) -> Result<Turn<V>, Error> {
+        let Some(lasts) = self.options.claims else { return Ok(Turn::Load(None)) };
         let give_up_at = self.now() + lasts.saturating_mul(PATIENCE);
         let part = self.held.part_of(&errand.encoded);
         loop {
             // First, so that a release is heard of however soon it comes.
             let wait = part.waiting.wait_for(&errand.encoded);
-            match self.claim(errand, &look, lasts).await {
-                Claimed::Granted(held) => return Ok(Turn::Load(look, Some(held))),
-                Claimed::Unasked => return Ok(Turn::Load(look, None)),
+            match self.claim(errand, &look.start, lasts).await {
+                Claimed::Granted(held) => return Ok(Turn::Load(Some(held))),
+                Claimed::Unasked => return Ok(Turn::Load(None)),
                 Claimed::Overtaken => {}
                 Claimed::Held { left } => {
                     let over = (self.now() + left).min(give_up_at);
@@ -95,31 +95,31 @@ where
                     }
                 }
             }
-            look = self.look(errand).await?;
-            match look.verdict {
-                Verdict::Answer(entry) | Verdict::Meanwhile(entry) => return Ok(Turn::Loaded(entry)),
-                Verdict::Load if self.now() >= give_up_at => return Ok(Turn::Load(look, None)),
+            *look = self.look(errand).await?;
+            match &look.verdict {
+                Verdict::Answer(entry) | Verdict::Meanwhile(entry) => return Ok(Turn::Loaded(entry.clone())),
+                Verdict::Load if self.now() >= give_up_at => return Ok(Turn::Load(None)),
                 Verdict::Load => {}
             }
         }
     }
 
-    async fn claim(&self, errand: &Errand<K>, look: &Look<V>, lasts: Duration) -> Claimed {
+    async fn claim(&self, errand: &Errand<K>, start: &Start, lasts: Duration) -> Claimed {
         // Where nothing can be filled, nobody would find it.
-        let (Some(_), Ok(l2)) = (look.start.base, self.node().l2()) else { return Claimed::Unasked };
+        let (Some(_), Ok(l2)) = (start.base, self.node().l2()) else { return Claimed::Unasked };
         let (key, partition) = (errand.encoded.clone(), self.held.part_of(&errand.encoded).id.clone());
         let holder = Holder { node: self.node().id, load: NEXT.fetch_add(1, Ordering::Relaxed) };
         // Whoever gives up while it is under way may have got it.
         let held = Held { node: Arc::clone(self.node()), partition, key: Some(key.clone()), holder };
-        let claim = Claim { key, holder, seen: look.start.seen.clone(), keep: lasts };
+        let claim = Claim { key, holder, seen: start.seen.clone(), keep: lasts };
         match l2.claim(&held.partition, claim).await {
             Ok(ClaimOutcome::Granted) => Claimed::Granted(held),
             Ok(ClaimOutcome::Held { left }) => {
-                held.is_not_ours();
+                held.forget();
                 Claimed::Held { left }
             }
             Ok(ClaimOutcome::Overtaken) => {
-                held.is_not_ours();
+                held.forget();
                 Claimed::Overtaken
             }
             Err(_) => Claimed::Unasked,

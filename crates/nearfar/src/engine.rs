@@ -64,16 +64,16 @@ where
 {
     pub(crate) async fn start(
         claim: NameClaim,
-        options: Options,
+        options: &Options,
         codec: Box<dyn Codec<V>>,
     ) -> Result<Arc<Self>, Error> {
         let settings = options.settings(claim.node.default_partitions());
         let partition = |index| PartitionId::new(claim.namespace.clone(), index);
         let partitions =
             (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
-        let held = Arc::new(Holdings::new(&options, partitions.collect()));
+        let held = Arc::new(Holdings::new(options, partitions.collect()));
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
-        let engine = Arc::new(Self { claim, options, codec, held, agreement });
+        let engine = Arc::new(Self { claim, options: *options, codec, held, agreement });
         let reachable = match engine.agree().await {
             Ok(()) => true,
             Err(Disagreement::Unasked(cause)) if engine.node().start_degraded && cause.is_absence() => false,

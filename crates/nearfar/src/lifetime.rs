@@ -303,8 +303,8 @@ mod tests {
         count.map(|count| SECOND * count)
     }
 
-    fn stale(since: u32, whole: Option<u32>) -> Option<Left> {
-        Some(Left::Stale { since: SECOND * since, whole: seconds(whole) })
+    fn stale(since: u32, whole: Option<u32>) -> Left {
+        Left::Stale { since: SECOND * since, whole: seconds(whole) }
     }
 
     #[test]
@@ -312,8 +312,8 @@ mod tests {
         let case = Case { ttl: Some(10), grace: 5, ..Case::default() };
         assert_eq!(case.fresh(100), Some((seconds(Some(10)), None)));
         assert_eq!(case.fresh(109), Some((seconds(Some(1)), None)));
-        assert_eq!(case.left(110), stale(0, Some(5)));
-        assert_eq!(case.left(114), stale(4, Some(1)));
+        assert_eq!(case.left(110), Some(stale(0, Some(5))));
+        assert_eq!(case.left(114), Some(stale(4, Some(1))));
         assert_eq!(case.left(115), None);
         assert_eq!(Case { grace: 0, ..case }.left(110), None, "without grace it is never stale");
         assert_eq!(Case::default().fresh(999), Some((None, None)));
@@ -323,23 +323,23 @@ mod tests {
     fn a_value_that_nobody_reads_is_stale_after_its_idle_time() {
         let case = Case { ttl: Some(10), idle: Some(4), grace: 5, ..Case::default() };
         assert_eq!(case.fresh(103), Some((seconds(Some(7)), seconds(Some(1)))));
-        assert_eq!(case.left(104), stale(0, Some(5)));
+        assert_eq!(case.left(104), Some(stale(0, Some(5))));
         assert_eq!(case.left(109), None);
         let read = Case { read_at: Some(107), ..case };
         assert_eq!(read.fresh(109), Some((seconds(Some(1)), seconds(Some(2)))));
-        assert_eq!(read.left(110), stale(0, Some(5)), "its ttl is over, however often it is read");
+        assert_eq!(read.left(110), Some(stale(0, Some(5))), "its ttl is over, however often it is read");
         let without_ttl = Case { ttl: None, ..read };
-        assert_eq!(without_ttl.left(112), stale(1, Some(4)));
+        assert_eq!(without_ttl.left(112), Some(stale(1, Some(4))));
     }
 
     #[test]
     fn a_value_that_was_declared_stale_ends_when_it_would_have() {
         let case = Case { ttl: Some(10), grace: 5, expired_at: Some(102), ..Case::default() };
-        assert_eq!(case.left(103), stale(1, Some(12)));
-        assert_eq!(case.left(112), stale(10, Some(3)));
+        assert_eq!(case.left(103), Some(stale(1, Some(12))));
+        assert_eq!(case.left(112), Some(stale(10, Some(3))));
         assert_eq!(case.left(115), None);
         let without_ttl = Case { ttl: None, ..case };
-        assert_eq!(without_ttl.left(999), stale(897, None), "without ttl it is a fallback for ever");
+        assert_eq!(without_ttl.left(999), Some(stale(897, None)), "without ttl it is a fallback for ever");
     }
 
     fn life(idle: u32) -> Life {

@@ -168,18 +168,18 @@ where
         self: Arc<Self>,
         errand: Errand<K>,
         loader: impl Load<K, V>,
-        look: Look<V>,
+        mut look: Look<V>,
     ) -> Result<Entry<V>, Error> {
-        let (look, claim) = match self.turn(&errand, look).await? {
+        let claim = match self.turn(&errand, &mut look).await? {
             Turn::Loaded(entry) => return Ok(entry),
-            Turn::Load(look, claim) => (look, claim),
+            Turn::Load(claim) => claim,
         };
         let stale_in_l2 = look.previous.is_some();
         let load = async {
             let Look { previous, start, .. } = look;
             let given = previous.as_ref().map(|previous| previous.entry(self.now()));
-            let loaded = self.load(errand.key.clone(), given, loader).await?;
-            self.fill(&errand, loaded.or(&errand.wanted.call), start, previous).await
+            let found = self.load(errand.key.clone(), given, loader).await?;
+            self.fill(&errand, found.or(&errand.wanted.call), start, previous).await
         };
         let landed = Arc::clone(&self).caught(load).await;
         drop(claim);
@@ -197,11 +197,11 @@ where
         previous: Option<Entry<V>>,
         loader: impl Load<K, V>,
     ) -> Result<Loaded<V>, Error> {
-        let loaded = loader.load(key, previous).await;
+        let found = loader.load(key, previous).await;
         let counters = &self.held.counters;
-        let counter = if loaded.is_ok() { &counters.loads } else { &counters.load_failures };
+        let counter = if found.is_ok() { &counters.loads } else { &counters.load_failures };
         counter.add(1);
-        loaded
+        found
     }
 
     /// What a hit that is due brings with it: others are told that the value was read, and it is loaded again in the

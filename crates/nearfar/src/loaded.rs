@@ -159,8 +159,8 @@ impl<V> Loaded<V> {
     /// The origin's name for this very value, which it takes in a conditional request;
     /// see [`get_or_revalidate`](crate::Cache::get_or_revalidate). An empty one, or one of over 1,024 bytes, is not stored.
     pub fn etag(mut self, etag: impl Into<Box<str>>) -> Self {
-        let fits = |etag: &Box<str>| (1..=Validators::MAX_ETAG_LEN).contains(&etag.len());
-        self.validators.etag = Some(etag.into()).filter(fits);
+        let etag = etag.into();
+        self.validators.etag = (1..=Validators::MAX_ETAG_LEN).contains(&etag.len()).then_some(etag);
         self
     }
 
