@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::{
-    BeatId, Change, Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Message, MessageBody,
-    Moment, NodeId, Partition, Version,
+    BeatId, Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
+    Message, MessageBody, Moment, NodeId, Partition, Renewal, Version,
 };
 
 const NODE: NodeId = NodeId::new(1);
@@ -182,4 +182,81 @@ fn what_is_no_living_value_is_buried_when_it_is_declared_stale() {
         change(&mut partition, at(2), &expiry(key));
         assert_eq!(stored(&partition, at(2), key).unwrap().header.kind, Kind::Tombstone, "{key}");
     }
+}
+
+/// Of what stands under the key now.
+fn renewal(partition: &Partition, now: Moment, base: Version) -> Renewal {
+    let bytes = partition.read(now, b"k").envelope.unwrap();
+    let renewed = write("k").envelope;
+    Renewal {
+        key: "k".into(),
+        identity: bytes.slice_ref(Envelope::identity(&bytes)),
+        header: renewed.slice(..Envelope::HEADER_LEN),
+        base,
+        deadline: at(50),
+        keep: Some(KEEP),
+    }
+}
+
+#[test]
+fn a_renewal_makes_an_entry_as_good_as_one_that_was_loaded() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(1), &Change::set(NODE, write("k")));
+    let declared = change(&mut partition, at(2), &expiry("k"));
+    let base = change(&mut partition, at(3), &invalidation("another"));
+    let renewal = renewal(&partition, at(4), base);
+    assert_eq!(partition.renew(at(5), &renewal), FillOutcome::Stored);
+    let entry = stored(&partition, at(5), "k").unwrap();
+    assert_eq!((entry.stamp.version, entry.stamp.written_at, entry.stamp.expired), (base, at(5), false));
+    assert_eq!(partition.fill(at(5), &fill("k", declared)), FillOutcome::Refused, "it fences as of its base");
+    assert!(stored(&partition, at(5) + KEEP / 2, "k").is_some());
+}
+
+#[test]
+fn a_renewal_yields_to_whatever_has_happened_to_its_key() {
+    let set = Change::set(NODE, write("k"));
+    for overtaker in [invalidation("k"), set, expiry("k"), Change::clear(NODE)] {
+        let mut partition = Partition::new(10);
+        let version = change(&mut partition, at(1), &Change::set(NODE, write("k")));
+        let renewal = renewal(&partition, at(2), version);
+        change(&mut partition, at(3), &overtaker);
+        assert_eq!(partition.renew(at(4), &renewal), FillOutcome::Refused, "{overtaker:?}");
+        assert_eq!(Partition::new(10).renew(at(4), &renewal), FillOutcome::Refused, "all is lost");
+    }
+    let mut partition = Partition::new(10);
+    let version = change(&mut partition, at(1), &Change::set(NODE, write("k")));
+    let renewal = renewal(&partition, at(2), version);
+    assert_eq!(partition.renew(at(51), &renewal), FillOutcome::Late);
+    let older = Renewal { base: Version::new(version.number() - 1), ..renewal };
+    assert_eq!(partition.renew(at(4), &older), FillOutcome::Refused, "its base is before the entry");
+}
+
+fn claim(node: u64, seen: &[u8]) -> Claim {
+    let holder = Holder { node: NodeId::new(node), load: 1 };
+    Claim { key: "k".into(), holder, seen: Bytes::copy_from_slice(seen), keep: Duration::from_secs(5) }
+}
+
+#[test]
+fn a_claim_is_granted_to_one_until_it_is_released_or_over() {
+    let mut partition = Partition::new(10);
+    assert_eq!(partition.claim(at(0), &claim(1, b"")), ClaimOutcome::Granted);
+    let left = Duration::from_secs(2);
+    assert_eq!(partition.claim(at(3), &claim(2, b"")), ClaimOutcome::Held { left });
+    assert_eq!(partition.claim(at(3), &claim(3, b"")), ClaimOutcome::Held { left });
+    assert!(partition.release(&"k".into(), claim(2, b"").holder).is_empty(), "it is not its own");
+    let told = partition.release(&"k".into(), claim(1, b"").holder);
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [NodeId::new(2), NodeId::new(3)]);
+    assert_eq!(partition.claim(at(3), &claim(2, b"")), ClaimOutcome::Granted);
+    assert_eq!(partition.claim(at(8), &claim(3, b"")), ClaimOutcome::Granted, "that of the second is over");
+    assert!(partition.release(&"k".into(), claim(2, b"").holder).is_empty(), "it has another's by now");
+    assert!(matches!(partition.claim(at(8), &claim(1, b"")), ClaimOutcome::Held { .. }));
+}
+
+#[test]
+fn a_claim_of_who_has_seen_something_else_is_not_granted() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(1), &Change::set(NODE, write("k")));
+    assert_eq!(partition.claim(at(1), &claim(1, b"")), ClaimOutcome::Overtaken);
+    let bytes = partition.read(at(1), b"k").envelope.unwrap();
+    assert_eq!(partition.claim(at(1), &claim(1, Envelope::identity(&bytes))), ClaimOutcome::Granted);
 }

@@ -7,9 +7,14 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{NODE, WINDOW, beat, fill, invalidate, key, namespace, pair, partition, set, stored};
-use nearfar_core::backend::{Beat, Bus, L2, L2Error, ServerId, Settings};
-use nearfar_core::{Change, Envelope, EnvelopeHeader, FillOutcome, KeyWrite, Kind, Moment, NodeId, Version};
+use common::{
+    NODE, WINDOW, beat, fill, invalidate, key, namespace, next_that, pair, partition, set, stored, subscribed,
+};
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar_core::{
+    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, FillOutcome, Holder, KeyWrite, Kind, Moment,
+    NodeId, Notice, Renewal, Version,
+};
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::{RedisServer, Reply, eventually};
 
@@ -436,4 +441,148 @@ async fn what_is_no_living_value_is_buried_when_it_is_declared_stale() {
         l2.change(&partition(), expire(name)).await.unwrap();
         assert_eq!(stored(&l2, name).await.unwrap().header.kind, Kind::Tombstone, "{name}");
     }
+}
+
+/// For how long the key is kept, in seconds; `None` for ever.
+async fn kept(server: &RedisServer) -> Option<i64> {
+    let pttl = server.command(&["PTTL", "{users.0}:k"]).await.int().unwrap();
+    // Rounded, as it is asked a moment later.
+    (pttl >= 0).then_some((pttl + 999) / 1_000)
+}
+
+/// Sets a value that goes after so many seconds, since it was written and since it was read.
+async fn set_with(l2: &RedisL2, ttl: Option<u64>, idle: Option<u64>, grace: u64) {
+    let header = EnvelopeHeader {
+        ttl: ttl.map(Duration::from_secs),
+        idle: idle.map(Duration::from_secs),
+        grace: Duration::from_secs(grace),
+        ..EnvelopeHeader::of(Kind::Value)
+    };
+    let write =
+        KeyWrite { key: key("k"), envelope: Envelope::encode(&header, &[], b"v"), keep: Some(WINDOW) };
+    l2.change(&partition(), Change::set(NODE, write)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_touched_value_is_kept_until_it_is_of_no_use_and_for_the_window_at_least() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    let touched = async |window| {
+        l2.touch(&partition(), &key("k"), Duration::from_secs(window)).await.unwrap();
+        kept(&server).await
+    };
+    for (ttl, idle, grace, window, expected) in [
+        (Some(1_000), Some(200), 30, 60, Some(230)),
+        (Some(100), Some(200), 30, 60, Some(130)),
+        (None, Some(200), 30, 60, Some(230)),
+        (Some(20), Some(10), 5, 60, Some(60)),
+        (None, Some(u64::MAX / 1_000), 0, 60, None),
+    ] {
+        set_with(&l2, ttl, idle, grace).await;
+        let before = stored(&l2, "k").await.unwrap();
+        assert_eq!(touched(window).await, expected, "{ttl:?} {idle:?}");
+        let after = stored(&l2, "k").await.unwrap();
+        assert!(after.stamp.read_at > before.stamp.read_at);
+        let stamp = nearfar_core::Stamp { read_at: before.stamp.read_at, ..after.stamp };
+        assert_eq!(Envelope { stamp, ..after }, before, "nothing else has changed");
+    }
+    set_with(&l2, Some(1_000), None, 0).await;
+    let before = stored(&l2, "k").await.unwrap();
+    assert_eq!(touched(600).await, Some(60), "reads are nothing to it");
+    assert_eq!(stored(&l2, "k").await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_is_declared_stale_is_kept_for_as_long_as_reads_had_prolonged_it() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    set_with(&l2, None, Some(200), 30).await;
+    l2.change(&partition(), Change::expire(NODE, vec![key("k")], WINDOW)).await.unwrap();
+    assert_eq!(kept(&server).await, Some(230));
+    l2.touch(&partition(), &key("k"), 10 * WINDOW).await.unwrap();
+    assert_eq!(kept(&server).await, Some(230), "a read does not bring it back");
+}
+
+#[tokio::test]
+async fn a_renewal_moves_no_value_and_publishes_nothing() {
+    let server = RedisServer::start().await;
+    let (l2, mut bus) = pair(&server).await;
+    bus.subscribe(&partition(), NODE);
+    subscribed(&mut bus).await;
+    let version = l2.change(&partition(), set("k", b"the value")).await.unwrap();
+    let snapshot = l2.read(&partition(), &key("k")).await.unwrap();
+    let stored_bytes = snapshot.envelope.unwrap();
+    let present = Envelope::decode(&stored_bytes).unwrap();
+    let header = EnvelopeHeader { ttl: Some(WINDOW), ..present.header };
+    let renewed = Envelope::encode(&header, &present.notes, &present.payload);
+    let renewal = Renewal {
+        key: key("k"),
+        identity: stored_bytes.slice_ref(Envelope::identity(&stored_bytes)),
+        header: renewed.slice(..Envelope::HEADER_LEN),
+        base: version,
+        deadline: Moment::NEVER,
+        keep: Some(2 * WINDOW),
+    };
+    assert_eq!(l2.renew(&partition(), renewal.clone()).await.unwrap(), FillOutcome::Stored);
+    let entry = stored(&l2, "k").await.unwrap();
+    assert_eq!(
+        (&entry.payload[..], entry.header, kept(&server).await),
+        (&b"the value"[..], header, Some(120))
+    );
+    assert!(entry.stamp.written_at > present.stamp.written_at);
+    assert_eq!(l2.renew(&partition(), renewal).await.unwrap(), FillOutcome::Refused, "it is another one now");
+
+    l2.beat(&partition(), &beat(1)).await.unwrap();
+    next_that(&mut bus, |event| matches!(event, BusEvent::Message { .. })).await;
+    let next = next_that(&mut bus, |_| true).await;
+    assert!(matches!(next, BusEvent::Echo { .. }), "after the message of the set comes the echo: {next:?}");
+}
+
+fn claim(node: u64) -> Claim {
+    let holder = Holder { node: NodeId::new(node), load: 1 };
+    Claim { key: key("k"), holder, seen: Bytes::new(), keep: WINDOW }
+}
+
+#[tokio::test]
+async fn a_claim_ends_by_itself_and_who_waits_is_told_of_its_release() {
+    let server = RedisServer::start().await;
+    let (l2, mut bus) = pair(&server).await;
+    bus.subscribe(&partition(), NODE);
+    subscribed(&mut bus).await;
+    let claimed = async |node| l2.claim(&partition(), claim(node)).await.unwrap();
+    let (holder, waiting) = (1, NODE.number());
+    assert_eq!(claimed(holder).await, ClaimOutcome::Granted);
+    for _ in 0..3 {
+        let ClaimOutcome::Held { left } = claimed(waiting).await else { panic!("it is held") };
+        assert!(left <= WINDOW && left > WINDOW / 2);
+    }
+    let text = server.command(&["GET", "{users.0}#claim:k"]).await;
+    let text = text.text().unwrap();
+    assert!(text.ends_with(" 0000000000000001-1 0000000000000007"), "who waits is named once: {text}");
+    let pttl = server.command(&["PTTL", "{users.0}#claim:k"]).await.int().unwrap();
+    assert!((50_000..=60_000).contains(&pttl));
+
+    let not_the_holder = Holder { node: NODE, load: 1 };
+    l2.release(&partition(), &key("k"), not_the_holder).await.unwrap();
+    assert!(matches!(claimed(waiting).await, ClaimOutcome::Held { .. }));
+    l2.release(&partition(), &key("k"), claim(holder).holder).await.unwrap();
+    let event = next_that(&mut bus, |event| matches!(event, BusEvent::Echo { .. })).await;
+    let BusEvent::Echo { frame, .. } = event else { unreachable!() };
+    assert_eq!(Notice::decode(&frame), Ok(Notice { key: key("k") }));
+    assert_eq!(claimed(waiting).await, ClaimOutcome::Granted);
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_understands_is_none() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    for garbled in ["", "soon", "99999999999999999999", "-1 a", "12 0000000000000001-1", "nan x", "1e99 x"] {
+        assert!(server.command(&["SET", "{users.0}#claim:k", garbled]).await.is_ok());
+        l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();
+        assert_eq!(l2.claim(&partition(), claim(1)).await.unwrap(), ClaimOutcome::Granted, "{garbled:?}");
+        l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();
+    }
+    assert!(server.command(&["LPUSH", "{users.0}#claim:k", "x"]).await.int().is_some());
+    l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();
+    assert_eq!(l2.claim(&partition(), claim(1)).await.unwrap(), ClaimOutcome::Granted);
 }
