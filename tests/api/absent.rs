@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::time::Duration;
 
-use nearfar::{Cache, ErrorKind, Loaded, Nearfar};
+use nearfar::{Cache, ErrorKind, Loaded, LookUp, Nearfar};
 use nearfar_testkit::{eventually, let_pass};
 use nearfar_tests::{Node, on_every_backend};
 
@@ -54,6 +54,37 @@ on_every_backend! {
         assert!(asks(&there).await);
         there.expire("k").await.unwrap();
         assert!(asks(&there).await, "of nothing there is no stale form");
+    }
+
+    /// It is not remembered that there is nothing, but what there was is not either.
+    async fn what_was_found_gone_is_no_fallback(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let mut caches = Vec::new();
+        for node in [&a, &b] {
+            caches.push(node.nearfar.cache::<String, String>("texts").grace(HOUR).build().await.unwrap());
+        }
+        let [here, there] = [&caches[0], &caches[1]];
+        here.set("k", "old".into()).await.unwrap();
+        here.expire("k").await.unwrap();
+        assert!(asks(here).await && asks(here).await);
+        for cache in [here, there] {
+            let failed = cache.get_or_load("k", Origin::default().fail()).await.unwrap_err();
+            assert_eq!(failed.kind(), ErrorKind::Loader);
+        }
+    }
+
+    async fn what_is_known_to_be_nothing_is_told_from_what_is_not_known(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (remembering(&a).await, remembering(&b).await);
+        assert!(matches!(here.look_up("k").await.unwrap(), LookUp::Miss));
+        asks(&here).await;
+        for cache in [&here, &there, &there] {
+            assert!(matches!(cache.look_up("k").await.unwrap(), LookUp::Absent));
+        }
+        here.set("k", "new".into()).await.unwrap();
+        assert!(matches!(here.look_up("k").await.unwrap(), LookUp::Value(entry) if *entry == "new"));
+        here.invalidate("k").await.unwrap();
+        assert!(matches!(here.look_up("k").await.unwrap(), LookUp::Miss));
     }
 
     async fn who_needs_a_value_loads_it(world: World) {

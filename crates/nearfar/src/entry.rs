@@ -41,6 +41,40 @@ pub enum Staleness {
     LoadSlow,
 }
 
+/// What [`Cache::look_up`](crate::Cache::look_up) has found.
+///
+/// ```
+/// let nothing: nearfar::LookUp<u8> = nearfar::LookUp::Absent;
+/// assert!(nothing.value().is_none());
+/// ```
+#[derive(Clone, Debug)]
+pub enum LookUp<V> {
+    /// A value.
+    Value(Entry<V>),
+    /// It is cached that there is no such thing.
+    Absent,
+    /// Nothing is cached.
+    Miss,
+}
+
+impl<V> LookUp<V> {
+    pub(crate) fn of(entry: Option<Entry<V>>) -> Self {
+        match entry {
+            Some(entry) if entry.is_absent() => Self::Absent,
+            Some(entry) => Self::Value(entry),
+            None => Self::Miss,
+        }
+    }
+
+    /// The value, if there is one.
+    pub fn value(self) -> Option<Entry<V>> {
+        match self {
+            Self::Value(entry) => Some(entry),
+            Self::Absent | Self::Miss => None,
+        }
+    }
+}
+
 /// A value out of the cache. Derefs to the value, which it shares with L1: cloning an entry copies no value.
 ///
 /// ```

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfar_core::{Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Renewal, Validators, Version};
+use nearfar_core::{
+    Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Renewal, Validators, Version,
+};
 
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
@@ -82,47 +84,62 @@ where
         previous: Option<Previous<V>>,
     ) -> Result<Entry<V>, Error> {
         let loaded_at = self.now();
-        let stored = self.options.lifetime(&loaded);
-        // What is not stored is fresh for who waits for it.
-        let lifetime = stored.unwrap_or(Lifetime { ttl: None, idle: None, grace: Duration::ZERO });
-        let header = EnvelopeHeader {
-            load_cost: loaded_at.since(start.began_at),
-            ..self.header(loaded.kind(), lifetime)
-        };
-        let News { content, validators, renews } = News::of(loaded, previous)?;
-        let proposal = stored.map(|_| match renews {
-            Some((envelope, identity)) => Ok(Proposal::renewal(&header, &envelope, identity)),
-            None => self.envelope(&header, &validators, content.value()).map(Proposal::Fill),
+        let (kind, lifetime) = self.plan(&loaded, previous.as_ref());
+        let load_cost = loaded_at.since(start.began_at);
+        let news = News::of(loaded, previous)?;
+        let proposal = kind.map(|kind| {
+            let header = EnvelopeHeader { load_cost, ..self.header(kind, lifetime) };
+            self.proposal(&header, &news)
         });
+        let written = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
         let slot = Arc::new(Slot {
-            content,
+            content: news.content,
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
-            life: self.options.life(loaded_at, Left::all(lifetime), lifetime, header.load_cost),
+            life: self.options.life(loaded_at, Left::all(lifetime), lifetime, load_cost),
             partition: self.held.part_of(&errand.encoded).id.index(),
             generation: start.ticket.generation(),
-            encoded_len: proposal
-                .as_ref()
-                .and_then(|proposal| proposal.as_ref().ok())
-                .map_or(0, Proposal::weight),
-            validators: boxed(validators),
+            encoded_len: written.map_or(0, Proposal::weight),
+            validators: boxed(news.validators),
         });
         let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
-        let proposal = match proposal {
-            Some(Ok(proposal)) => proposal,
-            Some(Err(_)) => {
-                self.held.counters.unstorable.add(1);
-                return Ok(entry);
+        match proposal {
+            None => {}
+            Some(Err(_)) => self.held.counters.unstorable.add(1),
+            Some(Ok(proposal)) => {
+                if self.propose(&errand.encoded, proposal, self.options.keep(lifetime), &start).await {
+                    self.held.l1.admit(errand.key.clone(), start.ticket, slot);
+                } else {
+                    self.held.counters.fills_refused.add(1);
+                }
             }
-            None => return Ok(entry),
-        };
-        if self.propose(&errand.encoded, proposal, self.options.keep(lifetime), &start).await {
-            self.held.l1.admit(errand.key.clone(), start.ticket, slot);
-        } else {
-            self.held.counters.fills_refused.add(1);
         }
         Ok(entry)
+    }
+
+    /// As what it is to be stored, if it is, and for how long it is fresh.
+    fn plan(&self, loaded: &Loaded<V>, previous: Option<&Previous<V>>) -> (Option<Kind>, Lifetime) {
+        let of_ttl = |ttl| Lifetime { ttl, idle: None, grace: Duration::ZERO };
+        match self.options.lifetime(loaded) {
+            Some(lifetime) => (Some(loaded.kind()), lifetime),
+            // What was found gone is not to stand in for a load that fails.
+            None if loaded.kind() == Kind::Absent && previous.is_some() => {
+                (Some(Kind::Tombstone), of_ttl(Some(Duration::ZERO)))
+            }
+            // What is not stored is fresh for who waits for it.
+            None => (None, of_ttl(None)),
+        }
+    }
+
+    fn proposal(&self, header: &EnvelopeHeader, news: &News<V>) -> Result<Proposal, Error> {
+        match &news.renews {
+            Some((envelope, identity)) => Ok(Proposal::renewal(header, envelope, identity.clone())),
+            None if header.kind == Kind::Tombstone => {
+                Ok(Proposal::Fill(Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[])))
+            }
+            None => self.envelope(header, &news.validators, news.content.value()).map(Proposal::Fill),
+        }
     }
 
     /// Whether the value may go to L1 as well: not if L2 knows of something newer, or the load outlasted its fence.

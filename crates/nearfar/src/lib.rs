@@ -109,7 +109,7 @@ pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use call::CallOptions;
 pub use codec::{Codec, CodecError, MessagePack};
-pub use entry::{Entry, Staleness, Tier};
+pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
 pub use key::CacheKey;
