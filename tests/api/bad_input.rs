@@ -47,7 +47,7 @@ on_every_backend! {
         let mut corrupt = value(good, b"\xa1v").to_vec();
         *corrupt.last_mut().unwrap() ^= 1;
         let mut long = value(good, b"\xa1v").to_vec();
-        long[52..56].copy_from_slice(&u32::MAX.to_be_bytes());
+        long[68..72].copy_from_slice(&u32::MAX.to_be_bytes());
         let planted: [(&str, Bytes); 10] = [
             ("foreign", "plain text of another program".into()),
             ("empty", Bytes::new()),

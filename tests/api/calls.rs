@@ -67,6 +67,62 @@ on_every_backend! {
         b.valves.bus.open();
     }
 
+    /// Who has not said that something stale will do waits for the load that others do not wait for.
+    async fn who_joins_is_not_served_what_only_the_others_bear(world: World) {
+        let node = world.node().await;
+        let cache: Cache<String, String> = node.nearfar.cache("texts").grace(HOUR).build().await.unwrap();
+        let other: Cache<String, String> =
+            world.node().await.nearfar.cache("texts").grace(HOUR).build().await.unwrap();
+        other.set("k", "old".to_owned()).await.unwrap();
+        other.expire("k").await.unwrap();
+        eventually("it is heard of", async || cache.stats().invalidations_received == 2).await;
+        let origin = Origin::default();
+        node.valves.reads.close();
+        let patient = cache.with(CallOptions::new().stale_while_revalidate(HOUR));
+        let first = call(&patient, origin.load());
+        node.valves.reads.holds(1).await;
+        let second = call(&cache, origin.load());
+        eventually("it has joined", async || cache.stats().joined == 1).await;
+        node.valves.reads.open();
+        assert_eq!(first.await.unwrap().unwrap().staleness(), Some(Staleness::Revalidating));
+        let entry = second.await.unwrap().unwrap();
+        assert_eq!((entry.as_str(), entry.staleness()), ("load 1", None));
+    }
+
+    /// A version that nothing of this key will have: whoever asks for it loads, and joins nobody for ever.
+    async fn who_asks_for_what_there_will_never_be_loads(world: World) {
+        let cache = world.node().await.texts().await;
+        let version = cache.set("k", "v".to_owned()).await.unwrap().version().unwrap();
+        let never = cache.with(CallOptions::new().not_older_than(Version::new(version.number() + 3_600_000_000)));
+        let origin = Origin::default();
+        let callers: Vec<_> = (0..5).map(|_| call(&never, origin.load())).collect();
+        for caller in callers {
+            assert_eq!(caller.await.unwrap().unwrap().tier(), Tier::Loader);
+        }
+        assert!(never.get("k").await.unwrap().is_none());
+    }
+
+    async fn contains_and_peek_go_by_the_options_too(world: World) {
+        let cache = world.node().await.texts().await;
+        let noon = SystemTime::UNIX_EPOCH + HOUR * 500_000;
+        let loaded = Loaded::new("v".to_owned()).last_modified(noon);
+        let version = cache.set_with("k", loaded).await.unwrap().version().unwrap();
+        let later = Version::new(version.number() + 1);
+        for (options, expected) in [
+            (CallOptions::new().not_older_than(version), true),
+            (CallOptions::new().not_older_than(later), false),
+            (CallOptions::new().modified_since(noon), true),
+            (CallOptions::new().modified_since(noon + SECOND), false),
+            (CallOptions::new().not_older_than(later).modified_since(noon), false),
+            (CallOptions::new().not_older_than(version).modified_since(noon), true),
+        ] {
+            let cache = cache.with(options);
+            assert_eq!(cache.contains("k").await.unwrap(), expected, "{options:?}");
+            assert_eq!(cache.peek("k").is_some(), expected, "{options:?}");
+            assert_eq!(cache.get("k").await.unwrap().is_some(), expected, "{options:?}");
+        }
+    }
+
     async fn what_is_too_old_is_no_fallback(world: World) {
         let node = world.node().await;
         let builder = node.nearfar.cache("texts").grace(HOUR).stale_while_revalidate(HOUR);
@@ -105,6 +161,14 @@ async fn a_call_may_have_timeouts_of_its_own() {
     let hurried = cache.with(CallOptions::new().hard_timeout(SECOND));
     assert_eq!(hurried.get_or_load("k", slow).await.unwrap_err().kind(), ErrorKind::LoadTimedOut);
     assert_eq!(*cache.get_or_load("k", slow).await.unwrap(), "loaded");
+
+    // The cache's own are no hindrance, whichever is shorter.
+    let builder = nearfar.cache("patient").soft_timeout(5 * SECOND).hard_timeout(8 * SECOND).grace(HOUR);
+    let patient: Cache<String, String> = builder.build().await.unwrap();
+    let began = tokio::time::Instant::now();
+    let hurried = patient.with(CallOptions::new().hard_timeout(SECOND));
+    assert_eq!(hurried.get_or_load("k", slow).await.unwrap_err().kind(), ErrorKind::LoadTimedOut);
+    assert_eq!(began.elapsed().as_secs(), 1);
 
     cache.expire("k").await.unwrap();
     let soft = cache.with(CallOptions::new().soft_timeout(SECOND));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use nearfar::{Cache, ErrorKind, InProcess, Nearfar, Tier};
-use nearfar_testkit::{eventually, let_pass};
-use nearfar_tests::{Node, World, on_every_backend};
+use nearfar::backend::{BusEvent, Doubt};
+use nearfar::{Cache, CallOptions, ErrorKind, InProcess, Nearfar, Tier};
+use nearfar_testkit::eventually;
+use nearfar_tests::{Node, World, on_every_backend, trusted};
 
 use crate::origin::{Origin, call};
 
@@ -23,11 +24,9 @@ async fn pair(world: &World, claim: Duration) -> ([Node; 2], [Cache<String, Stri
     (nodes, caches)
 }
 
-/// Whether a node has come as far as waiting for another's load: it has looked, claimed, and done no more.
-async fn waits(cache: &Cache<String, String>, origin: &Origin, loads: u64) {
-    eventually("it has looked", async || cache.stats().misses > 0).await;
-    let_pass(Duration::from_millis(50)).await;
-    assert_eq!(origin.loads(), loads, "it loads for itself");
+/// Waits until a node waits for another's load.
+async fn waits(cache: &Cache<String, String>) {
+    eventually("it waits", async || cache.stats().claim_waits > 0).await;
 }
 
 on_every_backend! {
@@ -102,7 +101,7 @@ on_every_backend! {
         let failing = call(&here, broken.fail());
         broken.loading.holds(1).await;
         let waiting = call(&there, origin.load());
-        waits(&there, &origin, 0).await;
+        waits(&there).await;
         broken.loading.open();
         assert_eq!(failing.await.unwrap().unwrap_err().kind(), ErrorKind::Loader);
         assert_eq!(*waiting.await.unwrap().unwrap(), "load 1");
@@ -115,7 +114,7 @@ on_every_backend! {
         let caller = call(&here, stuck.load());
         stuck.loading.holds(1).await;
         let waiting = call(&there, origin.load());
-        waits(&there, &origin, 0).await;
+        waits(&there).await;
         caller.abort();
         assert_eq!(*waiting.await.unwrap().unwrap(), "load 1");
     }
@@ -141,12 +140,59 @@ on_every_backend! {
         let load = call(&here, origin.load());
         origin.loading.holds(1).await;
         let waiting = call(&there, own.load());
-        waits(&there, &own, 0).await;
+        waits(&there).await;
         origin.loading.open();
         load.await.unwrap().unwrap();
         let entry = waiting.await.unwrap().unwrap();
         assert_eq!((entry.as_str(), entry.tier(), own.loads()), ("load 1", Tier::L2, 0));
         nodes[0].valves.releases.open();
+    }
+
+    /// What the one who has the claim is about to load cannot be stored, so nobody waits for it.
+    async fn after_an_invalidation_nobody_waits_for_a_load_from_before(world: World) {
+        let (_nodes, [here, there]) = pair(&world, LONG).await;
+        let (old, new) = (Origin::named("old"), Origin::named("new"));
+        old.loading.close();
+        let load = call(&here, old.load());
+        old.loading.holds(1).await;
+        there.invalidate("k").await.unwrap();
+        assert_eq!(*there.get_or_load("k", new.load()).await.unwrap(), "new 1");
+        assert_eq!((new.loads(), there.stats().claim_waits), (1, 0));
+        old.loading.open();
+        assert_eq!(*load.await.unwrap().unwrap(), "old 1");
+        assert_eq!(*here.get("k").await.unwrap().unwrap(), "new 1");
+    }
+
+    /// It would hear of nothing, so it looks.
+    async fn a_node_without_messages_finds_what_another_has_loaded(world: World) {
+        let (nodes, [here, there]) = pair(&world, LONG).await;
+        trusted(&there).await;
+        let (origin, own) = (Origin::default(), Origin::named("own"));
+        origin.loading.close();
+        let load = call(&here, origin.load());
+        origin.loading.holds(1).await;
+        nodes[1].valves.bus.close();
+        nodes[1].valves.inject(BusEvent::Doubt(Doubt::Disconnected));
+        let waiting = call(&there, own.load());
+        waits(&there).await;
+        origin.loading.open();
+        load.await.unwrap().unwrap();
+        let entry = waiting.await.unwrap().unwrap();
+        assert_eq!((entry.as_str(), entry.tier(), own.loads()), ("load 1", Tier::L2, 0));
+        nodes[1].valves.bus.open();
+    }
+
+    async fn a_caller_waits_for_a_claim_no_longer_than_its_timeout(world: World) {
+        let (_nodes, [here, there]) = pair(&world, LONG).await;
+        let (stuck, origin) = (Origin::default(), Origin::default());
+        stuck.loading.close();
+        let hung = call(&here, stuck.load());
+        stuck.loading.holds(1).await;
+        let hurried = there.with(CallOptions::new().hard_timeout(Duration::from_millis(100)));
+        let error = hurried.get_or_load("k", origin.load()).await.unwrap_err();
+        assert_eq!((error.kind(), origin.loads()), (ErrorKind::LoadTimedOut, 0));
+        stuck.loading.open();
+        hung.await.unwrap().unwrap();
     }
 
     async fn what_was_invalidated_while_a_node_waits_is_not_what_it_gets(world: World) {
@@ -157,7 +203,7 @@ on_every_backend! {
         let load = call(&here, old.load());
         old.loading.holds(1).await;
         let waiting = call(&there, new.load());
-        waits(&there, &new, 0).await;
+        waits(&there).await;
         old.loading.open();
         nodes[0].valves.fills.holds(1).await;
         there.invalidate("k").await.unwrap();
@@ -200,7 +246,7 @@ on_every_backend! {
             assert_eq!(*cache.get_or_load("k", origin.load()).await.unwrap(), "old");
         }
         origin.loading.holds(1).await;
-        waits(&there, &origin, 1).await;
+        eventually("the other waits", async || here.stats().claim_waits + there.stats().claim_waits > 0).await;
         origin.loading.open();
         for cache in [&here, &there] {
             eventually("it is fresh", async || cache.peek("k").is_some()).await;

@@ -167,6 +167,18 @@ async fn a_value_may_have_an_idle_time_of_its_own() {
     assert!(cache.get(&1).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn absurd_limits_are_for_ever() {
+    let cache = in_memory(|builder| builder.ttl(Duration::MAX).idle(8 * SECOND).grace(Duration::MAX)).await;
+    cache.set(&1, 1).await.unwrap();
+    assert!(cache.get(&1).await.unwrap().is_some());
+    let cache = in_memory(|builder| builder.idle(Duration::MAX).grace(Duration::MAX)).await;
+    cache.set(&1, 1).await.unwrap();
+    assert!(cache.get(&1).await.unwrap().is_some());
+    let refused = Nearfar::in_process().cache::<u64, u64>("n").idle(Duration::ZERO).build().await;
+    assert_eq!(refused.unwrap_err().to_string(), "`idle` must not be zero");
+}
+
 #[tokio::test(start_paused = true)]
 async fn grace_counts_from_the_end_of_the_idle_time() {
     let cache = in_memory(|builder| builder.ttl(HOUR).idle(8 * SECOND).grace(10 * SECOND)).await;

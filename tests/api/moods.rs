@@ -10,7 +10,7 @@ use nearfar::backend::{
     Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace,
     NodeId, PartitionId, Renewal, ServerId, Settings, Snapshot,
 };
-use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder, Outcome, Version};
+use nearfar::{Cache, InProcess, Loaded, Nearfar, NearfarBuilder, Outcome, Version};
 use nearfar_testkit::let_pass;
 use tokio::time::Instant;
 
@@ -40,6 +40,7 @@ struct MoodyL2 {
 struct State {
     mood: Mutex<Mood>,
     open_takes_ms: AtomicU64,
+    touches: AtomicU64,
     /// When each change came, and until when it may be executed.
     changes: Mutex<Vec<(Instant, Moment)>>,
 }
@@ -110,6 +111,7 @@ impl L2 for MoodyL2 {
         key: &Bytes,
         fence_window: Duration,
     ) -> Result<(), L2Error> {
+        self.state.touches.fetch_add(1, Relaxed);
         self.reached()?.touch(partition, key, fence_window).await
     }
 
@@ -319,4 +321,20 @@ async fn a_set_that_comes_through_is_not_invalidated_for_one_that_did_not() {
     assert!(cache.set(&1, "second".into()).await.unwrap().is_applied());
     let_pass(Duration::from_secs(10)).await;
     assert_eq!(*cache.get(&1).await.unwrap().unwrap(), "second");
+}
+
+/// A node that fences for another time than the others must not say for how long a value is kept.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_disagrees_about_the_fence_window_tells_of_no_read() {
+    for (mood, touches) in [(Mood::Disagrees, 0), (Mood::Well, 1)] {
+        let scene = Scene::new(Mood::Away);
+        let cache = scene.cache().await;
+        let idle = Loaded::new("v".to_owned()).idle(Duration::from_secs(80));
+        scene.other().await.set_with(&1, idle).await.unwrap();
+        scene.state.set(mood);
+        let_pass(Duration::from_secs(30)).await;
+        assert!(cache.get(&1).await.unwrap().is_some());
+        let_pass(Duration::from_secs(1)).await;
+        assert_eq!(scene.state.touches.load(Relaxed), touches, "{mood:?}");
+    }
 }

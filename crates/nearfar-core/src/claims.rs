@@ -81,19 +81,28 @@ pub(crate) struct Claims {
 struct Held {
     holder: Holder,
     until: Moment,
+    /// What stood under the key when it was granted. When something else does, its load cannot be stored any more, or was.
+    seen: Bytes,
     waiting: BTreeSet<NodeId>,
 }
 
 const SWEEP_AT_LEAST: usize = 64;
 
 impl Claims {
-    /// Grants it unless another is held.
+    /// Grants it unless another is held that is of any use. None is believed to last for longer than this one would: a clock
+    /// may have been set.
     pub(crate) fn take(&mut self, now: Moment, claim: &Claim) -> ClaimOutcome {
+        let until = now + claim.keep;
+        let mut waiting = BTreeSet::new();
         if let Some(held) = self.held.get_mut(&claim.key).filter(|held| now < held.until) {
-            held.waiting.insert(claim.holder.node);
-            return ClaimOutcome::Held { left: held.until.since(now) };
+            if held.seen == claim.seen {
+                held.waiting.insert(claim.holder.node);
+                held.until = held.until.min(until);
+                return ClaimOutcome::Held { left: held.until.since(now) };
+            }
+            waiting = std::mem::take(&mut held.waiting);
         }
-        let held = Held { holder: claim.holder, until: now + claim.keep, waiting: BTreeSet::new() };
+        let held = Held { holder: claim.holder, until, seen: claim.seen.clone(), waiting };
         self.held.insert(claim.key.clone(), held);
         if self.held.len() > self.sweep_at {
             self.held.retain(|_, held| now < held.until);

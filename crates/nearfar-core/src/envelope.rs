@@ -221,6 +221,7 @@ impl Envelope {
     /// The same envelope, declared stale by a change; `None` if it is not that of a value that is alive, for which see
     /// [`Head::covers`](crate::Head::covers).
     pub fn expired(bytes: &[u8], is_alive: impl FnOnce(Version) -> bool, by: Version) -> Option<Bytes> {
+        (bytes.len() >= Self::HEADER_LEN).then_some(())?;
         Self::peek_version(bytes).filter(|version| is_alive(*version))?;
         let is_value = Kind::from_wire(*bytes.get(3)?)? == Kind::Value;
         let stamp = Stamp::read(&mut BytesIn::new(bytes.get(Self::STAMP_AT)?))?;
@@ -234,8 +235,9 @@ impl Envelope {
         (input.take(MAGIC.len())? == MAGIC && input.u8()? == FORMAT).then_some(())?;
         let Fixed { kind, header, stamp, .. } = Fixed::read(&mut input)?;
         let depends = header.idle.is_some() && !stamp.expired && Kind::from_wire(kind)? == Kind::Value;
-        let by_ttl = header.ttl.map(|ttl| ttl.saturating_sub(now.since(stamp.written_at)));
-        let left = by_ttl.into_iter().chain(header.idle).min().map(|left| left.saturating_add(header.grace));
+        let whole = |limit: Option<Duration>| limit.map(|limit| limit.saturating_add(header.grace));
+        let by_ttl = whole(header.ttl).map(|whole| whole.saturating_sub(now.since(stamp.written_at)));
+        let left = by_ttl.into_iter().chain(whole(header.idle)).min();
         depends.then(|| (Self::stamped(bytes, Stamp { read_at: now, ..stamp }), left))
     }
 

@@ -253,6 +253,47 @@ fn a_claim_is_granted_to_one_until_it_is_released_or_over() {
 }
 
 #[test]
+fn a_claim_ends_when_its_load_cannot_be_stored_any_more() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(0), &invalidation("another"));
+    assert_eq!(partition.claim(at(0), &claim(1, b"")), ClaimOutcome::Granted);
+    assert!(matches!(partition.claim(at(0), &claim(2, b"")), ClaimOutcome::Held { .. }));
+    change(&mut partition, at(1), &invalidation("k"));
+    let tombstone = partition.read(at(1), b"k").envelope.unwrap();
+    let seen = Envelope::identity(&tombstone);
+    assert_eq!(partition.claim(at(1), &claim(3, seen)), ClaimOutcome::Granted);
+    assert!(partition.release(&"k".into(), claim(1, b"").holder).is_empty());
+    let told = partition.release(&"k".into(), claim(3, seen).holder);
+    assert_eq!(
+        told.into_iter().collect::<Vec<_>>(),
+        [NodeId::new(2)],
+        "who waited for the other hears of this one"
+    );
+}
+
+#[test]
+fn no_claim_lasts_for_longer_than_that_of_who_comes() {
+    let mut partition = Partition::new(10);
+    let endless = Claim { keep: Duration::MAX, ..claim(1, b"") };
+    assert_eq!(partition.claim(at(0), &endless), ClaimOutcome::Granted);
+    assert_eq!(partition.claim(at(1), &claim(2, b"")), ClaimOutcome::Held { left: Duration::from_secs(5) });
+    assert_eq!(partition.claim(at(6), &claim(2, b"")), ClaimOutcome::Granted);
+}
+
+/// R3 with a value that reads keep alive: it fences for the window after it was read, too.
+#[test]
+fn a_value_that_was_touched_and_ran_out_still_fences() {
+    let mut partition = Partition::new(10);
+    let base = change(&mut partition, at(0), &invalidation("another"));
+    let header = EnvelopeHeader { idle: Some(Duration::from_secs(1)), ..EnvelopeHeader::of(Kind::Value) };
+    let envelope = Envelope::encode(&header, &[], b"v");
+    change(&mut partition, at(1), &Change::set(NODE, KeyWrite { envelope, ..write("k") }));
+    partition.touch(at(2), &"k".into(), KEEP);
+    let just_before = at(2) + KEEP - Duration::from_micros(1);
+    assert_eq!(partition.fill(just_before, &fill("k", base)), FillOutcome::Refused);
+}
+
+#[test]
 fn a_claim_of_who_has_seen_something_else_is_not_granted() {
     let mut partition = Partition::new(10);
     change(&mut partition, at(1), &Change::set(NODE, write("k")));

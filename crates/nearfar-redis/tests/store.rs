@@ -558,7 +558,7 @@ async fn a_claim_ends_by_itself_and_who_waits_is_told_of_its_release() {
     }
     let text = server.command(&["GET", "{users.0}#claim:k"]).await;
     let text = text.text().unwrap();
-    assert!(text.ends_with(" 0000000000000001-1 0000000000000007"), "who waits is named once: {text}");
+    assert!(text.ends_with(" 0000000000000001-1 - 0000000000000007"), "who waits is named once: {text}");
     let pttl = server.command(&["PTTL", "{users.0}#claim:k"]).await.int().unwrap();
     assert!((50_000..=60_000).contains(&pttl));
 
@@ -576,11 +576,21 @@ async fn a_claim_ends_by_itself_and_who_waits_is_told_of_its_release() {
 async fn a_claim_that_nobody_understands_is_none() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;
-    for garbled in ["", "soon", "99999999999999999999", "-1 a", "12 0000000000000001-1", "nan x", "1e99 x"] {
+    for garbled in
+        ["", "soon", "99999999999999999999", "-1 a -", "12 0000000000000001-1 -", "nan x -", "1e99 x -"]
+    {
         assert!(server.command(&["SET", "{users.0}#claim:k", garbled]).await.is_ok());
         l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();
         assert_eq!(l2.claim(&partition(), claim(1)).await.unwrap(), ClaimOutcome::Granted, "{garbled:?}");
         l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();
+    }
+    for far_off in ["4102444800000000 x -", "99999999999999999999 x -"] {
+        assert!(server.command(&["SET", "{users.0}#claim:k", far_off]).await.is_ok());
+        let outcome = l2.claim(&partition(), claim(1)).await.unwrap();
+        assert_eq!(outcome, ClaimOutcome::Held { left: WINDOW }, "none lasts longer than this one would");
+        let ends = server.command(&["PTTL", "{users.0}#claim:k"]).await.int().unwrap();
+        assert!((50_000..=60_000).contains(&ends), "{ends}");
+        assert!(server.command(&["DEL", "{users.0}#claim:k"]).await.int().is_some());
     }
     assert!(server.command(&["LPUSH", "{users.0}#claim:k", "x"]).await.int().is_some());
     l2.release(&partition(), &key("k"), claim(1).holder).await.unwrap();

@@ -145,7 +145,7 @@ where
     {
         let entry = self.engine.l1_hit(key, &self.call)?;
         if entry.is_due() {
-            self.engine.touch(&entry, &key.to_owned());
+            self.engine.touch(&entry, key);
         }
         Some(entry)
     }
@@ -190,7 +190,7 @@ where
     {
         if let Some(entry) = self.engine.l1_hit(key, &self.call) {
             if entry.is_due() {
-                self.engine.attend(&entry, &key.to_owned(), self.call, plain(loader));
+                self.engine.attend(&entry, key, self.call, plain(loader));
             }
             return Ok(entry);
         }
@@ -315,7 +315,7 @@ where
     {
         if let Some(entry) = self.engine.l1_hit(key, &self.call) {
             if entry.is_due() {
-                self.engine.attend(&entry, &key.to_owned(), self.call, loader);
+                self.engine.attend(&entry, key, self.call, loader);
             }
             return Ok(Some(entry));
         }
@@ -343,11 +343,11 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        if self.engine.peek(key).is_some() {
+        if self.peek(key).is_some() {
             return Ok(true);
         }
         let encoded = key::encode(&key.to_owned())?;
-        self.engine.l2_contains(&encoded).await
+        self.engine.l2_contains(&encoded, &self.call).await
     }
 
     /// The value of a key from L1 alone, at once, and not counted in [`stats`](Self::stats).
@@ -366,7 +366,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.engine.peek(key)
+        self.engine.peek(key).filter(|entry| self.call.takes(entry.slot()))
     }
 
     /// What this cache has done on this node.

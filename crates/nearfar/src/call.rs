@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use nearfar_core::{Moment, Version};
+use nearfar_core::{Envelope, Moment, Validators, Version};
 
 use crate::clock;
 use crate::entry::Slot;
@@ -30,14 +30,8 @@ pub struct CallOptions {
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
-    not_older_than: Option<Age>,
-}
-
-/// What an entry must not be older than.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
-    Version(Version),
-    Modified(Moment),
+    not_older_than: Option<Version>,
+    modified_since: Option<Moment>,
 }
 
 impl CallOptions {
@@ -46,13 +40,14 @@ impl CallOptions {
         Self::default()
     }
 
-    /// The ttl of what is loaded or set, unless the loader says another.
+    /// The ttl of what is set, or loaded by this call, unless the loader says another or finds nothing. Zero stores nothing:
+    /// [`set`](crate::Cache::set) refuses it. Callers who join the load of another get what that one stores.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// The grace of what is loaded or set, unless the loader says another.
+    /// The grace of what is set, or loaded by this call, unless the loader says another.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self
@@ -80,6 +75,9 @@ impl CallOptions {
     /// service that passes the version of its [`Outcome`](crate::Outcome) on with a request has the next one read its own
     /// writes, on whatever node. What was loaded for this call will do, whatever its version.
     ///
+    /// Versions of one key compare. Those of two keys do so only in one partition: one from elsewhere may be ahead of all
+    /// that this key has, and then each call loads.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), nearfar::Error> {
@@ -97,7 +95,7 @@ impl CallOptions {
     /// ```
     #[doc(alias = "newer_than")]
     pub fn not_older_than(mut self, version: Version) -> Self {
-        self.not_older_than = Some(Age::Version(version));
+        self.not_older_than = Some(version);
         self
     }
 
@@ -105,17 +103,21 @@ impl CallOptions {
     /// misses; so are those that say nothing of it.
     #[doc(alias = "newer_than")]
     pub fn modified_since(mut self, time: SystemTime) -> Self {
-        self.not_older_than = Some(Age::Modified(Moment::default() + clock::since_1970(time)));
+        self.modified_since = Some(Moment::default() + clock::since_1970(time));
         self
     }
 
     /// Whether an entry is recent enough.
     #[inline]
     pub(crate) fn takes<V>(&self, slot: &Slot<V>) -> bool {
-        match self.not_older_than {
-            None => true,
-            Some(Age::Version(least)) => least <= slot.version,
-            Some(Age::Modified(least)) => slot.validators().last_modified.is_some_and(|time| least <= time),
-        }
+        self.not_older_than.is_none_or(|least| least <= slot.version)
+            && self.modified_since.is_none_or(|least| slot.validators().last_modified >= Some(least))
+    }
+
+    /// The same of what L2 has.
+    pub(crate) fn takes_envelope(&self, envelope: &Envelope) -> bool {
+        let last_modified = || Validators::of(envelope).and_then(|validators| validators.last_modified);
+        self.not_older_than.is_none_or(|least| least <= envelope.stamp.version)
+            && self.modified_since.is_none_or(|least| last_modified() >= Some(least))
     }
 }

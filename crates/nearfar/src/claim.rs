@@ -18,14 +18,14 @@ use crate::node::Node;
 /// What a load that asked for the claim is to do.
 pub(crate) enum Turn<V> {
     /// Load from where the last look was, and let the claim go after.
-    Load(Option<Held>),
+    Load(Option<ClaimGuard>),
     /// Another node has loaded it.
     Loaded(Entry<V>),
 }
 
 /// What became of asking for it.
 enum Claimed {
-    Granted(Held),
+    Granted(ClaimGuard),
     /// Another node holds it for so long at most.
     Held {
         left: Duration,
@@ -37,7 +37,7 @@ enum Claimed {
 }
 
 /// A claim that this node may hold. Dropping it lets it go.
-pub(crate) struct Held {
+pub(crate) struct ClaimGuard {
     node: Arc<Node>,
     partition: PartitionId,
     /// `None` if another has it.
@@ -45,13 +45,13 @@ pub(crate) struct Held {
     holder: Holder,
 }
 
-impl Held {
+impl ClaimGuard {
     fn forget(mut self) {
         self.key = None;
     }
 }
 
-impl Drop for Held {
+impl Drop for ClaimGuard {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         // Outside of a runtime, or after the shutdown, it ends by itself.
@@ -69,6 +69,12 @@ impl Drop for Held {
 /// A node waits for no longer than this many claims last: for that of one who dies, and for that of one who takes over.
 const PATIENCE: u32 = 2;
 
+/// Longer claims are those of loads that nobody waits for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a node that may not hear of a release looks.
+const DEAF: Duration = Duration::from_millis(100);
+
 impl<K, V> Engine<K, V>
 where
     K: CacheKey,
@@ -77,17 +83,22 @@ where
     /// Waits until it is this node's turn to load, or another has.
     pub(crate) async fn turn(&self, errand: &Errand<K>, look: &mut Look<V>) -> Result<Turn<V>, Error> {
         let Some(lasts) = self.options.claims else { return Ok(Turn::Load(None)) };
+        let lasts = lasts.min(LONGEST);
         let give_up_at = self.now() + lasts.saturating_mul(PATIENCE);
         let part = self.held.part_of(&errand.encoded);
         loop {
             // First, so that a release is heard of however soon it comes.
             let wait = part.waiting.wait_for(&errand.encoded);
-            match self.claim(errand, &look.start, lasts).await {
-                Claimed::Granted(held) => return Ok(Turn::Load(Some(held))),
+            match self.ask_for_claim(errand, &look.start, lasts).await {
+                Claimed::Granted(guard) => return Ok(Turn::Load(Some(guard))),
                 Claimed::Unasked => return Ok(Turn::Load(None)),
                 Claimed::Overtaken => {}
                 Claimed::Held { left } => {
-                    let over = (self.now() + left).min(give_up_at);
+                    self.held.counters.claim_waits.add(1);
+                    let now = self.now();
+                    // Where notices may be missed, it is looked now and then.
+                    let longest = if part.gate.trusts(now) { self.options.max_staleness } else { DEAF };
+                    let over = (now + left.min(longest)).min(give_up_at);
                     tokio::select! {
                         biased;
                         () = wait.released() => {}
@@ -104,22 +115,22 @@ where
         }
     }
 
-    async fn claim(&self, errand: &Errand<K>, start: &Start, lasts: Duration) -> Claimed {
+    async fn ask_for_claim(&self, errand: &Errand<K>, start: &Start, lasts: Duration) -> Claimed {
         // Where nothing can be filled, nobody would find it.
         let (Some(_), Ok(l2)) = (start.base, self.node().l2()) else { return Claimed::Unasked };
         let (key, partition) = (errand.encoded.clone(), self.held.part_of(&errand.encoded).id.clone());
         let holder = Holder { node: self.node().id, load: NEXT.fetch_add(1, Ordering::Relaxed) };
         // Whoever gives up while it is under way may have got it.
-        let held = Held { node: Arc::clone(self.node()), partition, key: Some(key.clone()), holder };
+        let guard = ClaimGuard { node: Arc::clone(self.node()), partition, key: Some(key.clone()), holder };
         let claim = Claim { key, holder, seen: start.seen.clone(), keep: lasts };
-        match l2.claim(&held.partition, claim).await {
-            Ok(ClaimOutcome::Granted) => Claimed::Granted(held),
+        match l2.claim(&guard.partition, claim).await {
+            Ok(ClaimOutcome::Granted) => Claimed::Granted(guard),
             Ok(ClaimOutcome::Held { left }) => {
-                held.forget();
+                guard.forget();
                 Claimed::Held { left }
             }
             Ok(ClaimOutcome::Overtaken) => {
-                held.forget();
+                guard.forget();
                 Claimed::Overtaken
             }
             Err(_) => Claimed::Unasked,

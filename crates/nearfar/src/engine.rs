@@ -212,14 +212,16 @@ where
     }
 
     /// Whether L2 holds something for the key that may be served.
-    pub(crate) async fn l2_contains(&self, encoded: &Bytes) -> Result<bool, Error> {
+    pub(crate) async fn l2_contains(&self, encoded: &Bytes, call: &CallOptions) -> Result<bool, Error> {
         let part = self.held.part_of(encoded);
         if part.outbox.holds(encoded) {
             return Ok(false);
         }
         let snapshot = self.snapshot(part, encoded).await?;
         let live = self.live(&snapshot, part, self.now());
-        Ok(live.is_some_and(|live| live.envelope.header.kind == Kind::Value && live.left.is_fresh()))
+        Ok(live.is_some_and(|Live { envelope, left, .. }| {
+            envelope.header.kind == Kind::Value && left.is_fresh() && call.takes_envelope(&envelope)
+        }))
     }
 
     async fn snapshot(&self, part: &Part, encoded: &Bytes) -> Result<Snapshot, Error> {

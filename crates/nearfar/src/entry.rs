@@ -165,7 +165,7 @@ impl<V> Entry<V> {
     /// When the origin changed it last, as its loader [said](crate::Loaded::last_modified).
     pub fn last_modified(&self) -> Option<SystemTime> {
         let time = self.slot.validators().last_modified?;
-        Some(SystemTime::UNIX_EPOCH + time.since(Moment::default()))
+        SystemTime::UNIX_EPOCH.checked_add(time.since(Moment::default()))
     }
 }
 

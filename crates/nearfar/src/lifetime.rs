@@ -1,6 +1,7 @@
 //! For how long a value is good for what.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nearfar_core::{Envelope, EnvelopeHeader, Moment};
@@ -121,6 +122,8 @@ struct Idle {
     limit: Duration,
     /// A read says that there was one from then on.
     touch_from: AtomicU64,
+    /// Whether it was declared stale. Guards the limits that reads prolong: either a read does, or it is too late.
+    declared_stale: Mutex<bool>,
     /// No read prolongs its freshness beyond this, nor its service from L1 beyond that.
     latest: (Moment, Moment),
     grace: Duration,
@@ -147,8 +150,13 @@ impl Life {
                 let expires_at = by_ttl.min(at(fresh.idle));
                 let idle = limits.idle.map(|limit| {
                     let touch_from = now + Idle::untold(limit).saturating_sub(unread);
-                    let touch_from = AtomicU64::new(touch_from.micros());
-                    Box::new(Idle { limit, touch_from, latest: (by_ttl, by_l1), grace: fresh.grace })
+                    Box::new(Idle {
+                        limit,
+                        touch_from: AtomicU64::new(touch_from.micros()),
+                        declared_stale: Mutex::new(false),
+                        latest: (by_ttl, by_l1),
+                        grace: fresh.grace,
+                    })
                 });
                 let refresh_from = limits.lead.map_or(Moment::NEVER, |lead| by_ttl - lead);
                 (expires_at.min(by_l1), expires_at, at(fresh.whole()), refresh_from, idle)
@@ -197,27 +205,32 @@ impl Life {
     }
 
     /// The right to load it again, which nobody else gets before `next`.
-    pub(crate) fn claim_refresh(&self, now: Moment, next: Moment) -> bool {
-        let claimed = claim(&self.refresh_from, now, next);
+    pub(crate) fn take_refresh(&self, now: Moment, next: Moment) -> bool {
+        let taken = take_turn(&self.refresh_from, now, next);
         self.set_due();
-        claimed
+        taken
     }
 
     /// Prolongs it because it was read now. Whether that is to be told to L2.
     pub(crate) fn touch(&self, now: Moment) -> bool {
         let Some(idle) = &self.idle else { return false };
-        let told = claim(&idle.touch_from, now, now + Idle::untold(idle.limit));
-        if told {
-            // What is declared stale meanwhile stays so: then one of these is not what it was.
-            let (served, expires) = (self.served_until(), self.expires_at());
-            let expires_at = (now + idle.limit).min(idle.latest.0);
-            if now < served && replace(&self.served_until, served, expires_at.min(idle.latest.1)) {
-                replace(&self.expires_at, expires, expires_at);
-                self.ends_at.store((expires_at + idle.grace).micros(), Ordering::Relaxed);
-            }
+        let is_told = take_turn(&idle.touch_from, now, now + Idle::untold(idle.limit));
+        if is_told {
+            self.prolong(idle, now);
         }
         self.set_due();
-        told
+        is_told
+    }
+
+    fn prolong(&self, idle: &Idle, now: Moment) {
+        let declared_stale = idle.declared_stale.lock().unwrap_or_else(PoisonError::into_inner);
+        if *declared_stale || now >= self.served_until() {
+            return;
+        }
+        let expires_at = (now + idle.limit).min(idle.latest.0);
+        self.served_until.fetch_max(expires_at.min(idle.latest.1).micros(), Ordering::Relaxed);
+        self.expires_at.fetch_max(expires_at.micros(), Ordering::Relaxed);
+        self.ends_at.fetch_max((expires_at + idle.grace).micros(), Ordering::Relaxed);
     }
 
     fn set_due(&self) {
@@ -231,6 +244,12 @@ impl Life {
 
     /// It was declared stale.
     pub(crate) fn expire(&self, now: Moment) {
+        let declared_stale = self.idle.as_ref().map(|idle| &idle.declared_stale);
+        let mut declared_stale =
+            declared_stale.map(|place| place.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(declared_stale) = &mut declared_stale {
+            **declared_stale = true;
+        }
         self.served_until.store(0, Ordering::Relaxed);
         self.expires_at.fetch_min(now.micros(), Ordering::Relaxed);
     }
@@ -242,13 +261,10 @@ impl Life {
 }
 
 /// Of those who come from that moment on, one gets it, and puts off the next.
-fn claim(from: &AtomicU64, now: Moment, next: Moment) -> bool {
-    let due = load(from);
-    now >= due && replace(from, due, next)
-}
-
-fn replace(place: &AtomicU64, old: Moment, new: Moment) -> bool {
-    place.compare_exchange(old.micros(), new.micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+fn take_turn(from: &AtomicU64, now: Moment, next: Moment) -> bool {
+    let due = from.load(Ordering::Relaxed);
+    let put_off = || from.compare_exchange(due, next.micros(), Ordering::Relaxed, Ordering::Relaxed);
+    now >= Moment::from_micros(due) && put_off().is_ok()
 }
 
 fn load(moment: &AtomicU64) -> Moment {

@@ -1,11 +1,13 @@
 //! Loading: one flight per key, whose value goes to both tiers if nothing newer came meanwhile.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use nearfar_core::{Gate, Moment};
+use tokio::runtime::Handle;
 
 use crate::call::CallOptions;
 use crate::claim::Turn;
@@ -42,6 +44,36 @@ where
     }
 }
 
+/// Which flights a caller may join.
+#[derive(Clone, Copy)]
+enum Flights {
+    All,
+    /// Those that began at this moment or later: an earlier one may have begun before what the caller knows of.
+    Since(Moment),
+    /// Those of others answer with something that is too old, however late they begin.
+    None,
+}
+
+impl Flights {
+    fn include(self, departure: Moment) -> bool {
+        match self {
+            Self::All => true,
+            Self::Since(moment) => departure >= moment,
+            Self::None => false,
+        }
+    }
+
+    /// Which of them are left, after one of them has brought something that would not do.
+    fn narrowed<V>(self, entry: &Entry<V>, call: &CallOptions, arrived: Moment) -> Self {
+        match self {
+            // It is stale alone: a load runs in its place.
+            flights if call.takes(entry.slot()) => flights,
+            Self::All => Self::Since(arrived),
+            Self::Since(_) | Self::None => Self::None,
+        }
+    }
+}
+
 impl<K, V> Engine<K, V>
 where
     K: CacheKey,
@@ -67,40 +99,46 @@ where
             return Ok(entry);
         }
         let (mut load, arrived) = (self.flight(errand.clone(), loader), self.now());
-        // The flight of another may have begun before what this caller knows of. One that begins from now on has not.
-        let mut since = Moment::default();
+        let mut flights = Flights::All;
         loop {
-            match self.board(&errand, load, since) {
-                Boarding::Led(flight) => return self.wait_for(&errand, flight).await,
+            match self.board(&errand, load, flights) {
+                Boarding::Led(flight) => return self.wait_for(&errand, flight, arrived).await,
                 Boarding::Joined(flight, unused) => {
                     self.held.counters.joined.add(1);
-                    let entry = self.wait_for(&errand, flight).await?;
-                    let was_loaded_since = since == arrived && entry.tier() == Tier::Loader;
-                    if was_loaded_since || call.takes(entry.slot()) {
+                    let entry = self.wait_for(&errand, flight, arrived).await?;
+                    if self.suits(&entry, flights, &call) {
                         return Ok(entry);
                     }
-                    (load, since) = (unused, arrived);
+                    (load, flights) = (unused, flights.narrowed(&entry, &call, arrived));
                 }
                 Boarding::Itself => return Err(Error::loader_waits_for_itself()),
             }
         }
     }
 
+    /// Whether what another caller's flight has brought will do.
+    fn suits(&self, entry: &Entry<V>, flights: Flights, call: &CallOptions) -> bool {
+        let was_loaded_since = matches!(flights, Flights::Since(_)) && entry.tier() == Tier::Loader;
+        let may_be_stale = entry.staleness() != Some(Staleness::Revalidating)
+            || entry.read_at() < entry.life().expires_at() + self.revalidation_window(call);
+        may_be_stale && (was_loaded_since || call.takes(entry.slot()))
+    }
+
     /// Loads in the background, unless somebody does.
     fn refresh(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) {
         let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
         let load = self.flight(errand.clone(), loader);
-        if let Boarding::Led(flight) = self.board(&errand, load, Moment::default()) {
+        if let Boarding::Led(flight) = self.board(&errand, load, Flights::All) {
             in_background(flight);
         }
     }
 
-    /// Joins a flight of the key that began at that moment or later, or begins one.
+    /// Joins one of these flights of the key, or begins one.
     fn board<F>(
         self: &Arc<Self>,
         errand: &Errand<K>,
         load: F,
-        since: Moment,
+        flights: Flights,
     ) -> Boarding<Result<Entry<V>, Error>, F>
     where
         F: Future<Output = Result<Entry<V>, Error>> + Send + 'static,
@@ -109,7 +147,8 @@ where
         let gate = &self.held.part_of(encoded).gate;
         let departure =
             Departure { at: self.now(), generation: gate.generation(), fence: gate.height(encoded) };
-        let may_join = |other: Departure| other.at >= since && self.may_join(gate, other, departure.at);
+        let may_join =
+            |other: Departure| flights.include(other.at) && self.may_join(gate, other, departure.at);
         self.held.flights.board(&errand.key, departure, may_join, load)
     }
 
@@ -155,7 +194,7 @@ where
             Verdict::Meanwhile(entry) => {
                 let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
                 let key = errand.key.clone();
-                let landing = Arc::clone(&self).land(errand, loader, look);
+                let landing = Arc::clone(&self).caught(Arc::clone(&self).land(errand, loader, look));
                 in_background(self.held.flights.go_on(&key, landing));
                 Ok(entry)
             }
@@ -208,39 +247,54 @@ where
     /// background, if this read is to do that and nobody does it already.
     #[cold]
     #[inline(never)]
-    pub(crate) fn attend(
+    pub(crate) fn attend<Q>(
         self: &Arc<Self>,
         entry: &Entry<V>,
-        key: &K,
+        key: &Q,
         call: CallOptions,
         loader: impl Load<K, V>,
-    ) {
+    ) where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
         self.touch(entry, key);
-        if !self.claims_refresh(entry) {
+        if !self.takes_refresh(entry) {
             return;
         }
+        let key = key.to_owned();
         // A key that cannot be encoded is not in L1.
-        let Ok(encoded) = key::encode(key) else { return };
+        let Ok(encoded) = key::encode(&key) else { return };
         let wanted = Wanted { or_absent: true, or_old: false, call };
-        self.refresh(Errand { key: key.clone(), encoded, wanted }, loader);
+        self.refresh(Errand { key, encoded, wanted }, loader);
     }
 
-    pub(crate) fn claims_refresh(&self, entry: &Entry<V>) -> bool {
+    /// Whether this read is to have it loaded again.
+    pub(crate) fn takes_refresh(&self, entry: &Entry<V>) -> bool {
         let (life, now) = (entry.life(), entry.read_at());
         let draws = |ahead: RefreshAhead| ahead.draws(now, life.expires_at(), life.load_cost());
         self.options.refresh_ahead.is_some_and(draws)
-            && life.claim_refresh(now, now + self.options.retry_interval)
+            && life.take_refresh(now, now + self.options.retry_interval)
     }
 
     /// Has the other nodes know that a value was read, if its lifetime depends on that and they have not just been told.
-    pub(crate) fn touch(self: &Arc<Self>, entry: &Entry<V>, key: &K) {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn touch<Q>(self: &Arc<Self>, entry: &Entry<V>, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
         if !entry.life().touch(entry.read_at()) {
             return;
         }
-        let Ok(encoded) = key::encode(key) else { return };
+        // A hit needs no runtime.
+        let (Ok(encoded), Ok(runtime)) = (key::encode(&key.to_owned()), Handle::try_current()) else {
+            return;
+        };
         let engine = Arc::clone(self);
-        drop(tokio::spawn(async move {
-            let Ok(l2) = engine.node().l2() else { return };
+        drop(runtime.spawn(async move {
+            // What the others fence with must not be shortened.
+            let (Ok(l2), Ok(())) = (engine.node().l2(), engine.agree().await) else { return };
             let partition = &engine.held.part_of(&encoded).id;
             if l2.touch(partition, &encoded, engine.options.fence_window).await.is_err() {
                 engine.held.counters.l2_failures.add(1);

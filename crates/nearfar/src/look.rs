@@ -92,8 +92,9 @@ where
         let Errand { key, encoded, wanted } = errand;
         let asked_at = self.now();
         let window = self.options.fence_window.saturating_sub(ROUNDING);
-        let remote = &self.held.part_of(encoded).remote;
-        let fenced_until = remote.earliest(asked_at).map(|asked_at| asked_at + window);
+        let part = self.held.part_of(encoded);
+        let before = part.gate.ticket(encoded);
+        let fenced_until = part.remote.earliest(asked_at).map(|asked_at| asked_at + window);
         // What is to be loaded again is in L1 already, together with who has the right to do so.
         let is_worth_it = |slot: &Slot<V>| wanted.or_old || slot.taken_at < slot.life.refresh_from();
         let found = match self.read_l2_and_keep(key, encoded, is_worth_it).await {
@@ -102,7 +103,7 @@ where
             Err(error) if !error.is_closed() => None,
             Err(error) => return Err(error),
         };
-        let ticket = self.held.part_of(encoded).gate.ticket(encoded);
+        let ticket = part.gate.ticket(encoded);
         let began_at = self.now();
         let start = |base, seen| Start { ticket, base, seen, asked_at, fenced_until, began_at };
         let Some(Found { slot, snapshot }) = found else {
@@ -114,7 +115,10 @@ where
         let seen =
             stored.as_ref().map_or_else(Bytes::new, |bytes| bytes.slice_ref(Envelope::identity(bytes)));
         let verdict = self.judge(slot.as_ref(), *wanted);
-        let previous = slot.filter(|slot| slot.value().is_some()).map(|slot| Previous { slot, stored });
+        // Not what was invalidated while it was read.
+        let may_be_true =
+            |slot: &Arc<Slot<V>>| slot.value().is_some() && part.gate.admits(&before, slot.version);
+        let previous = slot.filter(may_be_true).map(|slot| Previous { slot, stored });
         Ok(Look { verdict, previous, start: start(base, seen) })
     }
 
@@ -143,7 +147,7 @@ where
     /// Whether a fresh value that L2 has is to be loaded again nevertheless.
     fn is_to_refresh(&self, entry: &Entry<V>, wanted: Wanted) -> bool {
         let is_due = entry.read_at() >= entry.life().refresh_from();
-        is_due && (!wanted.or_old || self.claims_refresh(entry))
+        is_due && (!wanted.or_old || self.takes_refresh(entry))
     }
 
     /// What L1 has, if it is stale and may be served without waiting for a load.
@@ -155,7 +159,7 @@ where
     /// A stale value, if it may be served without waiting for a load.
     fn excused(&self, slot: Arc<Slot<V>>, tier: Tier, now: Moment, call: &CallOptions) -> Option<Entry<V>> {
         let expired_at = slot.life.expires_at();
-        let window = call.stale_while_revalidate.unwrap_or(self.options.stale_while_revalidate);
+        let window = self.revalidation_window(call);
         let why = if now < expired_at {
             // L1 does not serve it any more, but it is not stale.
             None
@@ -165,6 +169,10 @@ where
             (now < expired_at + window).then_some(Staleness::Revalidating)
         };
         why.map(|why| Entry::stale(slot, tier, now, why))
+    }
+
+    pub(crate) fn revalidation_window(&self, call: &CallOptions) -> Duration {
+        call.stale_while_revalidate.unwrap_or(self.options.stale_while_revalidate)
     }
 
     /// What may be served in place of a loaded value: what was invalidated since the load began is not.

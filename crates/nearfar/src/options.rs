@@ -173,7 +173,7 @@ impl Options {
                 // What L1 does not serve any more may still be a fallback.
                 limited(self.ttl.saturating_add(self.grace))
             },
-            longest_rest: self.idle.and_then(with_margin).map(|idle| idle.saturating_add(self.grace)),
+            longest_rest: self.idle.and_then(|idle| limited(with_margin(idle)?.saturating_add(self.grace))),
         }
     }
 }
@@ -184,5 +184,8 @@ fn limited(duration: Duration) -> Option<Duration> {
 
 /// What reads within the margin are not told to L2, so that they cost it nothing. No value goes early for that.
 fn with_margin(idle: Duration) -> Option<Duration> {
-    limited(idle).map(|idle| idle + idle / (IDLE_MARGIN - 1))
+    // Whole milliseconds are written, and they must not be fewer.
+    let micros = |idle: Duration| (idle + idle / (IDLE_MARGIN - 1)).as_micros();
+    limited(idle)
+        .map(|idle| Duration::from_millis(u64::try_from(micros(idle).div_ceil(1_000)).unwrap_or(u64::MAX)))
 }

@@ -101,6 +101,8 @@ counters! {
     load_failures,
     /// Callers that joined a flight instead of loading themselves.
     joined,
+    /// Times that a load waited for that of another node, which had the claim.
+    claim_waits,
     /// Loaded values that were not stored because L2 had something newer, or the load took too long.
     fills_refused,
     /// Loaded values that could not be encoded, or are too large, and so were not cached.

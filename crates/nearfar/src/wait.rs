@@ -30,13 +30,15 @@ where
         self: &Arc<Self>,
         errand: &Errand<K>,
         mut flight: Share<V>,
+        arrived: Moment,
     ) -> Result<Entry<V>, Error> {
         let call = &errand.wanted.call;
         let soft = call.soft_timeout.or(self.options.soft_timeout);
         let hard = call.hard_timeout.or(self.options.hard_timeout);
-        let began = self.now();
+        // A call may be in more of a hurry than the cache.
+        let soft = soft.filter(|soft| hard.is_none_or(|hard| *soft < hard));
         if let Some(soft) = soft {
-            if let Some(landed) = self.landed_by(began + soft, &mut flight).await {
+            if let Some(landed) = self.landed_by(arrived + soft, &mut flight).await {
                 return landed;
             }
             // Without a stale value there is nothing to do but wait on.
@@ -44,7 +46,7 @@ where
                 biased;
                 landed = &mut flight => return landed,
                 stale = self.stand_in(errand, Staleness::LoadSlow) => stale,
-                () = self.until(began + hard.unwrap_or(Duration::MAX)) => None,
+                () = self.until(arrived + hard.unwrap_or(Duration::MAX)) => None,
             };
             if let Some(entry) = stale {
                 in_background(flight);
@@ -52,7 +54,7 @@ where
             }
         }
         let Some(hard) = hard else { return flight.await };
-        if let Some(landed) = self.landed_by(began + hard, &mut flight).await {
+        if let Some(landed) = self.landed_by(arrived + hard, &mut flight).await {
             return landed;
         }
         if self.options.finish_timed_out_loads {

@@ -1,4 +1,4 @@
--- Partition::claim. A claim stands as "<until> <holder> <node that waits> ..."
+-- Partition::claim. A claim stands as "<until> <holder> <identity of what was seen, in hex> <node that waits> ..."
 -- KEYS: key, its claim. ARGV: identity of what was seen, holder, node, keep in milliseconds.
 -- Returns -2 overtaken, -1 granted, or else for how many microseconds another holds it.
 
@@ -11,17 +11,35 @@ if identity ~= ARGV[1] then
   return -2
 end
 
+local function hold(left, holder, seen, waiting)
+  local text = decimal(now + left) .. ' ' .. holder .. ' ' .. seen .. waiting
+  redis.call('SET', KEYS[2], text, 'PX', decimal(math.ceil(left / 1000)))
+end
+
+local function hex(byte)
+  return string.format('%02x', string.byte(byte))
+end
+
+local keep = 1000 * tonumber(ARGV[4])
+local seen = '-' .. string.gsub(identity, '.', hex)
 local text = read('GET', KEYS[2])
+local waiting = ''
 if type(text) == 'string' then
-  local ends, waiting = string.match(text, '^(%d+) %S+(.*)$')
-  local left = (tonumber(ends) or 0) - now
-  if left > 0 then
-    if not string.find(waiting, ARGV[3], 1, true) then
-      redis.call('SET', KEYS[2], text .. ' ' .. ARGV[3], 'PX', decimal(math.ceil(left / 1000)))
+  local ends, holder, held, others = string.match(text, '^(%d+) (%S+) (%S+)(.*)$')
+  -- None is believed to last for longer than this one would: a clock may have been set.
+  local left = math.min((tonumber(ends) or 0) - now, keep)
+  if left > 0 and held == seen then
+    if not string.find(others, ARGV[3], 1, true) then
+      others = others .. ' ' .. ARGV[3]
     end
+    hold(left, holder, seen, others)
     return left
+  end
+  if left > 0 then
+    -- Its load was stored, or cannot be any more.
+    waiting = others
   end
 end
 
-redis.call('SET', KEYS[2], decimal(now + 1000 * tonumber(ARGV[4])) .. ' ' .. ARGV[2], 'PX', ARGV[4])
+hold(keep, ARGV[2], seen, waiting)
 return -1

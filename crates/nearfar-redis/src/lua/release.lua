@@ -6,7 +6,7 @@ local text = read('GET', KEYS[1])
 if type(text) ~= 'string' then
   return 0
 end
-local holder, waiting = string.match(text, '^%d+ (%S+)(.*)$')
+local holder, waiting = string.match(text, '^%d+ (%S+) %S+(.*)$')
 if holder ~= ARGV[1] then
   return 0
 end
