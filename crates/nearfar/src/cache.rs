@@ -166,7 +166,8 @@ where
     ///
     /// # Deadlocks
     /// A loader that asks for its own key gets an error, also through other keys. That is not noticed, and it waits for
-    /// ever, if it asks from a task that it spawned, or if two loads of different tasks ask for each other's key.
+    /// ever, if it asks from a task that it spawned, or if two loads of different tasks ask for each other's key. With
+    /// [`cluster_single_flight`](crate::CacheBuilder::cluster_single_flight), two nodes may wait so for a claim to end.
     ///
     /// # Cancel safety
     /// Safe: the load goes on while another caller waits for it, and is dropped when nobody does.
