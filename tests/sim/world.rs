@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
+use nearfar::Version;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, millis, sleep};
@@ -35,9 +36,21 @@ pub(crate) struct State {
     pub(crate) judge: Judge,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violations: Vec<String>,
-    /// Clients stop when it is set.
+    /// Clients stop when it is set, and loads do not fail.
     pub(crate) quiet: bool,
+    pub(crate) origin_down: bool,
+    /// What clients tell each other of their last changes.
+    pub(crate) letters: BTreeMap<u64, Letter>,
+    /// Each call with a load that may still run has a share of it.
+    pub(crate) under_way: Arc<()>,
     trace: Option<Vec<String>>,
+}
+
+/// L2 has acknowledged a revision of a key under this version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter {
+    pub(crate) version: Version,
+    pub(crate) revision: u64,
 }
 
 impl World {
@@ -59,6 +72,9 @@ impl World {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             quiet: false,
+            origin_down: false,
+            letters: BTreeMap::new(),
+            under_way: Arc::default(),
             trace: traced.then(|| vec![format!("{plan:?}")]),
             rng,
         };
@@ -76,7 +92,8 @@ impl World {
     /// Makes room for a node.
     pub(crate) fn station(&self) -> (Id, NodePlan) {
         let mut state = self.lock();
-        let plan = NodePlan::draw(&mut state.rng);
+        let settings = state.plan;
+        let plan = NodePlan::draw(&mut state.rng, &settings);
         let server = state.server.incarnation;
         state.stations.push(Station::new(plan, server));
         let id = state.stations.len() - 1;
