@@ -46,7 +46,7 @@ impl Freshness {
 
     /// Each feature is on in a part of the draws. In a third of them all are off.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let ttl = millis(pick(rng, &[80, 300, 300_000, 300_000]));
+        let ttl = millis(pick(rng, &[80, 300, 300_000, 300_000, 300_000]));
         let jitter = pick(rng, &[0.0, 0.5]);
         if chance(rng, 33) {
             return Self { ttl, jitter, ..Self::PLAIN };

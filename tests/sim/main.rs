@@ -18,6 +18,7 @@
 
 mod backend;
 mod chaos;
+mod claims;
 mod client;
 mod clock;
 mod database;
