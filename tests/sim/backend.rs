@@ -154,7 +154,11 @@ impl L2 for SimL2 {
         fence_window: Duration,
     ) -> Result<(), L2Error> {
         let (index, key) = (partition.index(), key.clone());
-        self.ask(move |state| Ok(state.touch(index, &key, fence_window))).await
+        self.ask(move |state| {
+            state.touch(index, &key, fence_window);
+            Ok(())
+        })
+        .await
     }
 
     async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {
@@ -164,7 +168,11 @@ impl L2 for SimL2 {
 
     async fn release(&self, partition: &PartitionId, key: &Bytes, holder: Holder) -> Result<(), L2Error> {
         let (partition, key) = (partition.clone(), key.clone());
-        self.ask(move |state| Ok(state.release(&partition, &key, holder))).await
+        self.ask(move |state| {
+            state.release(&partition, &key, holder);
+            Ok(())
+        })
+        .await
     }
 
     async fn log(

@@ -68,7 +68,7 @@ fn each_partition_goes_by_the_clock_of_its_own_server() {
         let mut rng = Rng::with_seed(1);
         let freshness = Freshness { ttl: millis(600), ..Freshness::PLAIN };
         let times = Plan { fence_window: millis(400), ..plain(&mut rng) };
-        let world = World::of(Plan { keys: 12, partitions: 3, freshness, ..times }, rng, false);
+        let world = World::of(&Plan { keys: 12, partitions: 3, freshness, ..times }, rng, false);
         let ((a_lives, a), (b_lives, b)) = (quiet_node(&world).await, quiet_node(&world).await);
         let indices = (0..12).map(|key| world.lock().index_of(key));
         assert_eq!(indices.collect::<BTreeSet<_>>().len(), 3, "each partition has a key");
@@ -121,7 +121,8 @@ async fn load(cache: &Values, value: Value, time: Duration) {
 /// A node that trusts its subscription, whose own clients have gone.
 async fn one_quiet_node() -> (Arc<World>, Process, Values) {
     let mut rng = Rng::with_seed(1);
-    let world = World::of(plain(&mut rng), rng, false);
+    let plan = plain(&mut rng);
+    let world = World::of(&plan, rng, false);
     let (process, cache) = quiet_node(&world).await;
     (world, process, cache)
 }

@@ -101,7 +101,7 @@ impl Origin {
     /// again. Each takes a command's time at most, unless the process stands still.
     fn check_wait(&self, key: u64) {
         let mut state = self.world.lock();
-        let (id, waited) = (self.id, state.now() - self.began);
+        let (id, waited) = (self.id, state.now().saturating_sub(self.began));
         let station = &state.stations[id];
         let stood_still = station.frozen || station.thawed_at >= self.began;
         let lasts = station.plan.freshness.claims.unwrap_or_default();

@@ -57,14 +57,14 @@ impl World {
     pub(crate) fn new(seed: u64, traced: bool) -> Arc<Self> {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
-        Self::of(plan, rng, traced)
+        Self::of(&plan, rng, traced)
     }
 
-    pub(crate) fn of(plan: Plan, rng: Rng, traced: bool) -> Arc<Self> {
+    pub(crate) fn of(plan: &Plan, rng: Rng, traced: bool) -> Arc<Self> {
         let clock = Clock::start();
         let state = State {
             clock,
-            plan,
+            plan: *plan,
             server: Server::new(plan.log_len),
             stations: Vec::new(),
             database: Database::new(plan.keys),
@@ -78,7 +78,7 @@ impl World {
             trace: traced.then(|| vec![format!("{plan:?}")]),
             rng,
         };
-        Arc::new(Self { clock, plan, state: Mutex::new(state) })
+        Arc::new(Self { clock, plan: *plan, state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
