@@ -95,7 +95,8 @@ impl Client {
         let rng = &mut state.rng;
         let what = match rng.u32(..100) {
             0..38 => What::Get,
-            38..73 => What::Load(pick(rng, &[How::Plain, How::Optional, How::Revalidated])),
+            38..73 if chance(rng, self.world.plan.revalidations) => What::Load(How::Revalidated),
+            38..73 => What::Load(pick(rng, &[How::Plain, How::Optional])),
             73..83 => What::Set,
             83..93 => What::Invalidate,
             93..97 => What::Expire,
@@ -308,13 +309,23 @@ impl State {
 
     fn judge_freshness(&mut self, id: Id, entry: &Entry<Value>, read: Read) {
         match entry.staleness() {
-            // What was loaded while L2 was away has no number.
-            None if entry.tier() == Tier::Loader || entry.version() == Version::UNKNOWN => {}
-            None => self.judge.read_as_fresh(id, read, entry.version()),
+            None if entry.tier() == Tier::Loader => {}
+            None => {
+                let written_as = self.number_of(entry, read.key);
+                self.judge.read_as_fresh(id, read, written_as);
+            }
             Some(Staleness::Revalidating) => self.count("served stale, revalidating"),
             Some(Staleness::LoadFailed) => self.count("served stale, load failed"),
             Some(Staleness::LoadSlow) => self.count("served stale, load slow"),
             Some(other) => self.blame(format!("stale for a new reason: {other:?}")),
         }
+    }
+
+    /// That of a load is L2's from before it, and may be from long before. Numbers follow the clock, so that they can be
+    /// compared with when the value was written.
+    fn number_of(&self, entry: &Entry<Value>, key: u64) -> Version {
+        let written_at = self.now().saturating_sub(entry.age());
+        let clock = self.server.time(self.index_of(key), written_at);
+        entry.version().max(Version::new(clock.micros()))
     }
 }

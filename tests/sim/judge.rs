@@ -128,7 +128,7 @@ impl Judge {
         self.truth.reads.push((self.epoch, node, read));
     }
 
-    /// A tier served as fresh what was written as this version.
+    /// A tier served as fresh what was written as this version, or no later than it.
     pub(crate) fn read_as_fresh(&mut self, node: Id, read: Read, version: Version) {
         let read = Read { revision: version.number(), ..read };
         self.freshness.reads.push((self.epoch, node, read));

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) failing_loads: u32,
     /// How many of the invalidations, in percent, follow a deletion.
     pub(crate) deletions: u32,
+    /// How many of the loads, in percent, ask only whether what is cached has changed.
+    pub(crate) revalidations: u32,
     /// That of most nodes.
     pub(crate) freshness: Freshness,
     /// How many nodes, in percent, have another.
@@ -50,6 +52,7 @@ impl Plan {
             fence_window: millis(pick(rng, &[150, 400, 2_000, 60_000])),
             failing_loads: pick(rng, &[0, 0, 10, 40]),
             deletions: pick(rng, &[0, 0, 30]),
+            revalidations: pick(rng, &[20, 90]),
             freshness: Freshness::draw(rng),
             odd_ones: pick(rng, &[0, 30]),
         }
