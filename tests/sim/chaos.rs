@@ -32,6 +32,7 @@ pub(crate) enum Fault {
     Failover,
     Flush,
     ClockForward,
+    OriginDown,
     Crash,
     Leave,
     Join,
@@ -60,6 +61,7 @@ impl Fault {
         Self::Failover,
         Self::Flush,
         Self::ClockForward,
+        Self::OriginDown,
         Self::Crash,
         Self::Leave,
         Self::Join,
@@ -88,6 +90,7 @@ impl Fault {
             Self::Failover => "fault: failover",
             Self::Flush => "fault: FLUSHALL",
             Self::ClockForward => "fault: server's clock set forward",
+            Self::OriginDown => "fault: origin down",
             Self::Crash => "fault: node crashed",
             Self::Leave => "fault: node left",
             Self::Join => "fault: node joined",
@@ -103,7 +106,7 @@ impl Fault {
             Self::Cut => world.cut(node, which(world)),
             Self::HalfOpenToNode | Self::HalfOpenToServer => half_open(world, node, self),
             Self::Isolate => for_a_while(world, node, long, |state, id, on| state.stations[id].isolated = on),
-            Self::Freeze => for_a_while(world, node, long, |state, id, on| state.stations[id].frozen = on),
+            Self::Freeze => for_a_while(world, node, long, State::freeze),
             Self::PauseServer => for_a_while(world, node, long, |state, _, on| state.server.paused = on),
             Self::Slow => for_a_while(world, node, long, |state, id, on| {
                 state.stations[id].slower = if on { 40 } else { 0 };
@@ -115,9 +118,17 @@ impl Fault {
             Self::Restart | Self::RestartEmpty | Self::RestoreOld | Self::Failover => restart(world, self),
             Self::Flush => world.lock().server.empty(),
             Self::ClockForward => world.lock().server.set_forward(long / 4),
+            Self::OriginDown => for_a_while(world, node, long, |state, _, on| state.origin_down = on),
             // The fleet's business.
             Self::Crash | Self::Leave | Self::Join => {}
         }
+    }
+}
+
+impl State {
+    pub(crate) fn freeze(&mut self, id: Id, on: bool) {
+        self.stations[id].frozen = on;
+        self.stations[id].thawed_at = self.now();
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Database {
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
     revision: u64,
+    /// The last revision in which there was no such row, if there was one.
+    deleted: Option<u64>,
     /// Who committed it, and so has to tell the cache.
     author: Option<Id>,
     /// The last `set` of it.
@@ -55,8 +57,15 @@ impl Database {
         self.row(key).revision
     }
 
-    pub(crate) fn value(&self, key: u64) -> Value {
-        Value { key, revision: self.revision(key) }
+    /// What there is of a key now.
+    pub(crate) fn find(&self, key: u64) -> Option<Value> {
+        let (revision, deleted) = (self.revision(key), self.deleted(key));
+        (deleted != Some(revision)).then_some(Value { key, revision })
+    }
+
+    /// The last revision in which there was no such row.
+    pub(crate) fn deleted(&self, key: u64) -> Option<u64> {
+        self.row(key).deleted
     }
 
     pub(crate) fn author(&self, key: u64) -> Option<Id> {
@@ -74,6 +83,12 @@ impl Database {
         row.revision += 1;
         row.author = Some(author);
         Some(row.revision)
+    }
+
+    /// The last commit was a deletion.
+    pub(crate) fn delete(&mut self, key: u64) {
+        let row = self.row_mut(key);
+        row.deleted = Some(row.revision);
     }
 
     pub(crate) fn set_begins(&mut self, key: u64, by: Id) {

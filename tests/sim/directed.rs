@@ -10,6 +10,7 @@ use nearfar::Outcome;
 use crate::clock::{millis, sleep};
 use crate::database::Value;
 use crate::fleet::{Process, Values};
+use crate::freshness::Freshness;
 use crate::history::on_virtual_time;
 use crate::plan::Plan;
 use crate::station::Flow;
@@ -65,8 +66,9 @@ fn a_clear_that_l2_has_lost_is_issued_again_though_nothing_follows() {
 fn each_partition_goes_by_the_clock_of_its_own_server() {
     on_virtual_time(1, async {
         let mut rng = Rng::with_seed(1);
-        let times = Plan { ttl: millis(600), jitter: 0.0, fence_window: millis(400), ..Plan::draw(&mut rng) };
-        let world = World::of(Plan { keys: 12, partitions: 3, latency: 2, ..times }, rng, false);
+        let freshness = Freshness { ttl: millis(600), ..Freshness::PLAIN };
+        let times = Plan { fence_window: millis(400), ..plain(&mut rng) };
+        let world = World::of(&Plan { keys: 12, partitions: 3, freshness, ..times }, rng, false);
         let ((a_lives, a), (b_lives, b)) = (quiet_node(&world).await, quiet_node(&world).await);
         let indices = (0..12).map(|key| world.lock().index_of(key));
         assert_eq!(indices.collect::<BTreeSet<_>>().len(), 3, "each partition has a key");
@@ -119,13 +121,18 @@ async fn load(cache: &Values, value: Value, time: Duration) {
 /// A node that trusts its subscription, whose own clients have gone.
 async fn one_quiet_node() -> (Arc<World>, Process, Values) {
     let mut rng = Rng::with_seed(1);
-    let plan = Plan { ttl: millis(300_000), ..Plan::draw(&mut rng) };
-    let world = World::of(plan, rng, false);
+    let plan = plain(&mut rng);
+    let world = World::of(&plan, rng, false);
     let (process, cache) = quiet_node(&world).await;
     (world, process, cache)
 }
 
-async fn quiet_node(world: &Arc<World>) -> (Process, Values) {
+/// Settings that a story can go by.
+pub(crate) fn plain(rng: &mut Rng) -> Plan {
+    Plan { freshness: Freshness::PLAIN, odd_ones: 0, latency: 2, ..Plan::draw(rng) }
+}
+
+pub(crate) async fn quiet_node(world: &Arc<World>) -> (Process, Values) {
     world.lock().quiet = true;
     let process = Process::start(world);
     sleep(LONG).await;

@@ -107,21 +107,26 @@ impl Process {
     /// Adds what the node has counted to what the world has.
     pub(crate) fn report(&self, world: &World) {
         let Some(cache) = self.cache() else { return };
-        let counts = counted(&cache.stats());
+        let stats = cache.stats();
+        let counts = counted(&stats);
         let mut state = world.lock();
+        if stats.unreadable + stats.unstorable > 0 {
+            state.blame(format!("node {} cannot read what others store, or store: {stats:?}", self.id));
+        }
         for (what, count) in counts {
             state.count_many(what, count);
         }
     }
 }
 
-fn counted(stats: &Stats) -> [(&'static str, u64); 13] {
+fn counted(stats: &Stats) -> [(&'static str, u64); 14] {
     [
         ("L1 hits", stats.l1_hits),
         ("L2 hits", stats.l2_hits),
         ("misses", stats.misses),
         ("reads of L2 failed", stats.l2_failures),
         ("loads", stats.loads),
+        ("stale hits", stats.stale_hits),
         ("flights joined", stats.joined),
         ("fills refused at the node", stats.fills_refused),
         ("changes queued", stats.queued),
@@ -157,17 +162,13 @@ async fn live(world: Arc<World>, id: Id, plan: NodePlan, place: Place) {
 async fn build(world: &Arc<World>, id: Id, plan: &NodePlan) -> (Nearfar, Values) {
     loop {
         let (settings, nearfar) = (world.plan, nearfar(world, id, plan));
-        let built = nearfar
+        let builder = nearfar
             .cache("values")
             .max_staleness(plan.max_staleness)
             .disconnected(plan.disconnected())
             .unacknowledged(plan.unacknowledged())
-            .fence_window(settings.fence_window)
-            .ttl(settings.ttl)
-            .jitter(settings.jitter)
-            .build()
-            .await;
-        match built {
+            .fence_window(settings.fence_window);
+        match plan.freshness.applied_to(builder).build().await {
             Ok(cache) => return (nearfar, cache),
             Err(_) => world.lock().count("starts failed"),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nearfar::Outcome;
 
 use crate::chaos::Fault;
-use crate::client::Client;
+use crate::client::{Client, Task};
 use crate::clock::{millis, sleep};
 use crate::fleet::Process;
 use crate::judge::Verdict;
@@ -151,16 +151,17 @@ impl History {
     }
 
     async fn all_agree_on(&self, key: u64) {
-        let truth = self.world.lock().database.value(key);
+        let truth = self.world.lock().database.find(key);
+        let task = Task::calm(key);
         for client in self.clients() {
-            let (got, loaded) = (client.get(key, None).await, client.load(key, None).await);
+            let (got, found) = (client.get(task).await, client.find(task).await);
             // Nothing is no mistake: the value's life, or its load, may have been too short or too long to be kept.
-            let then = client.get(key, None).await;
-            let agrees = loaded == Some(truth) && got.into_iter().chain(then).all(|value| value == truth);
+            let then = client.get(task).await;
+            let agrees = found == Some(truth) && [got, then].iter().flatten().all(|got| Some(*got) == truth);
             if !agrees {
                 let id = client.id;
                 self.world.lock().blame(format!(
-                    "node {id} does not agree on {truth:?}: got {got:?}, loaded {loaded:?}, then got {then:?}"
+                    "node {id} does not agree on {truth:?}: got {got:?}, found {found:?}, then got {then:?}"
                 ));
             }
         }
@@ -175,6 +176,21 @@ impl History {
         sleep(self.longest_bound()).await;
         for key in 0..self.world.plan.keys {
             self.all_agree_on(key).await;
+        }
+        self.all_loads_end().await;
+    }
+
+    /// Be they in the background, or of nodes that have crashed: nothing keeps them any more.
+    async fn all_loads_end(&self) {
+        let began = self.world.now();
+        let under_way = Arc::clone(&self.world.lock().under_way);
+        // Besides the world's share and this one.
+        while Arc::strong_count(&under_way) > 2 {
+            sleep(LOOK_EVERY).await;
+            if self.world.now() > began + PATIENCE {
+                let left = Arc::strong_count(&under_way) - 2;
+                return self.world.lock().blame(format!("{left} loads have not ended after {PATIENCE:?}"));
+            }
         }
     }
 

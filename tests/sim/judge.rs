@@ -1,54 +1,47 @@
 //! The judge: what each read owes to the changes before it.
 //!
 //! The judge stands at L2 and sees every change in the moment of its execution. From then on the change is a *duty*:
-//! whoever begins to read later than the bound gets what the database had committed by then, or something newer. That
-//! is the contract's bound, and stricter than counting from the acknowledgement.
+//! whoever begins to read later than the bound gets what the database had committed by then, or something newer, be it
+//! served as fresh or as stale. That is the contract's bound, and stricter than counting from the acknowledgement.
+//!
+//! An expiration is no change of truth, and owes another thing: what is served as fresh was written after it. There the
+//! numbers are those of the versions, and not the revisions.
 //!
 //! What L2 loses, by a failover or an old snapshot, is no duty for reads that end after the loss: the contract does
 //! not cover it until its invalidation is issued again, which is another change, and another duty.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nearfar::{NodeId, Version};
-use nearfar_testkit::{History, Read, Write};
+use nearfar_testkit::{Read, Write};
 
 use crate::clock::micros;
-
-/// A change that L2 has executed, as its readers see it.
-#[derive(Clone, Copy, Debug)]
-struct Duty {
-    version: Version,
-    origin: NodeId,
-    write: Write,
-    /// The first epoch that does not know of it.
-    lost_in: Option<usize>,
-    /// By a `set` of this older revision, that its own node had given up.
-    overtaken_by_its_node: Option<u64>,
-}
-
-/// What a node has done itself, and must not read older from then on.
-#[derive(Clone, Copy, Debug)]
-struct Own {
-    node: usize,
-    write: Write,
-    /// Under which number L2 has acknowledged it; without, it counts until the next loss.
-    version: Option<Version>,
-    epoch: usize,
-}
-
-impl Duty {
-    fn stands_in(&self, epoch: usize) -> bool {
-        self.lost_in.is_none_or(|lost_in| lost_in > epoch)
-    }
-}
+use crate::docket::{Docket, Duty, Own};
+use crate::world::{Id, Letter};
 
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
-    duties: Vec<Duty>,
-    own: Vec<Own>,
-    reads: Vec<(usize, usize, Read)>,
+    truth: Docket,
+    freshness: Docket,
+    /// What was read by those who knew a version.
+    informed: Vec<Informed>,
     /// How often L2 has lost something, or a late `set` has overtaken something.
+    epoch: usize,
+}
+
+/// How much has been executed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    truth: usize,
+    freshness: usize,
+}
+
+/// Somebody had been told of a change and asked for nothing older.
+#[derive(Clone, Copy, Debug)]
+struct Informed {
+    node: Id,
+    letter: Letter,
+    read: Read,
     epoch: usize,
 }
 
@@ -64,16 +57,13 @@ pub(crate) struct Verdict {
 
 impl Judge {
     /// L2 has executed a change of a key by a node. `revision` is what was set, or what the database has committed.
-    pub(crate) fn executed(
-        &mut self,
-        key: u64,
-        revision: u64,
-        (version, origin): (Version, NodeId),
-        now: Duration,
-    ) {
-        let at = micros(now);
-        let write = Write { key, revision, start: at, end: at };
-        self.duties.push(Duty { version, origin, write, lost_in: None, overtaken_by_its_node: None });
+    pub(crate) fn executed(&mut self, key: u64, revision: u64, by: (Version, NodeId), now: Duration) {
+        self.truth.duties.push(Duty::new(by, at(key, revision, now)));
+    }
+
+    /// L2 has declared a key stale.
+    pub(crate) fn expired(&mut self, key: u64, by: (Version, NodeId), now: Duration) {
+        self.freshness.duties.push(Duty::new(by, at(key, by.0.number(), now)));
     }
 
     /// L2 is about to execute a `set` by a node. One that its caller has given up may come after newer changes. Arrival
@@ -83,7 +73,7 @@ impl Judge {
         let newer = |duty: &&mut Duty| {
             duty.write.key == key && duty.write.revision > revision && duty.lost_in.is_none()
         };
-        let overtaken = self.duties.iter_mut().filter(newer).map(|duty| {
+        let overtaken = self.truth.duties.iter_mut().filter(newer).map(|duty| {
             duty.lost_in = Some(epoch);
             duty.overtaken_by_its_node = (duty.origin == by).then_some(revision);
         });
@@ -93,110 +83,86 @@ impl Judge {
     }
 
     /// How much has been executed so far, for [`lose_since`](Self::lose_since).
-    pub(crate) fn mark(&self) -> usize {
-        self.duties.len()
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { truth: self.truth.duties.len(), freshness: self.freshness.duties.len() }
     }
 
-    /// L2 has lost what was executed after the mark. Returns how much.
-    pub(crate) fn lose_since(&mut self, mark: usize) -> usize {
+    /// L2 has lost what was executed after the mark. Returns how many changes of truth.
+    pub(crate) fn lose_since(&mut self, mark: Mark) -> usize {
         self.epoch += 1;
-        let lost = self.duties[mark..].iter_mut().filter(|duty| duty.lost_in.is_none());
-        lost.map(|duty| duty.lost_in = Some(self.epoch)).count()
+        self.freshness.lose_since(mark.freshness, self.epoch);
+        self.truth.lose_since(mark.truth, self.epoch)
     }
 
     /// The revision that nobody may put an older one over.
     pub(crate) fn owed(&self, key: u64) -> u64 {
-        let duties = self.duties.iter().filter(|duty| duty.write.key == key && duty.lost_in.is_none());
+        let duties = self.truth.duties.iter();
+        let duties = duties.filter(|duty| duty.write.key == key && duty.lost_in.is_none());
         duties.map(|duty| duty.write.revision).max().unwrap_or_default()
     }
 
     /// Whether L2 has ever heard of this revision or a newer one, and be it that it has lost it since.
     pub(crate) fn has_seen(&self, key: u64, revision: u64) -> bool {
-        self.duties.iter().any(|duty| duty.write.key == key && duty.write.revision >= revision)
+        self.truth.duties.iter().any(|duty| duty.write.key == key && duty.write.revision >= revision)
     }
 
     /// A node's own change has returned to its caller, or its caller has gone.
     pub(crate) fn changed(
         &mut self,
-        node: usize,
+        node: Id,
         (key, revision): (u64, u64),
         version: Option<Version>,
         now: Duration,
     ) {
-        let write = Write { key, revision, start: micros(now), end: micros(now) };
-        self.own.push(Own { node, write, version, epoch: self.epoch });
+        let write = at(key, revision, now);
+        self.truth.own.push(Own { node, write, version, epoch: self.epoch });
     }
 
-    pub(crate) fn read(&mut self, node: usize, read: Read) {
-        self.reads.push((self.epoch, node, read));
+    /// L2 has acknowledged to a node that a key is stale.
+    pub(crate) fn has_expired(&mut self, node: Id, key: u64, version: Version, now: Duration) {
+        let write = at(key, version.number(), now);
+        self.freshness.own.push(Own { node, write, version: Some(version), epoch: self.epoch });
+    }
+
+    pub(crate) fn read(&mut self, node: Id, read: Read) {
+        self.truth.reads.push((self.epoch, node, read));
+    }
+
+    /// A tier served as fresh what was written as this version, or no later than it.
+    pub(crate) fn read_as_fresh(&mut self, node: Id, read: Read, version: Version) {
+        let read = Read { revision: version.number(), ..read };
+        self.freshness.reads.push((self.epoch, node, read));
+    }
+
+    /// A read by somebody who had this letter before it began.
+    pub(crate) fn read_informed(&mut self, node: Id, letter: Letter, read: Read) {
+        self.informed.push(Informed { node, letter, read, epoch: self.epoch });
     }
 
     /// Judges every read by the bound of its node.
     pub(crate) fn judge(&self, bounds: &[Duration]) -> Verdict {
-        let mut verdict = Verdict::default();
-        let mut groups = BTreeMap::<(usize, usize), (History, History)>::new();
-        for (epoch, node, read) in &self.reads {
-            let (all, own) = groups.entry((*epoch, *node)).or_default();
-            all.read(*read);
-            own.read(*read);
-        }
-        for ((epoch, node), (mut all, mut own)) in groups {
-            self.duties_in(epoch).for_each(|duty| all.write(duty.write));
-            self.own_in(epoch, node).for_each(|write| own.write(write));
-            verdict.add(&all, node, bounds[node], "the bound");
-            verdict.add_own(&own, node);
-        }
-        verdict.violations.extend(self.overtaken());
+        let mut verdict = self.truth.judge(bounds, "");
+        verdict.violations.extend(self.truth.overtaken());
+        verdict.violations.extend(self.freshness.judge(bounds, " for what is fresh").violations);
+        verdict.violations.extend(self.misinformed());
         verdict
     }
 
-    /// What a node had been told is applied, and was overtaken by an older `set` of its own. A clear that began before
-    /// the `set` did not know of its revision, and may be overtaken.
-    fn overtaken(&self) -> impl Iterator<Item = String> {
-        let by_older =
-            |own: &Own, duty: &Duty| duty.overtaken_by_its_node.is_some_and(|by| by < own.write.revision);
-        let overtaken = move |own: &&Own| self.duties_of(own).any(|duty| by_older(own, duty));
-        self.own
-            .iter()
-            .filter(overtaken)
-            .map(|own| format!("overtaken by an older set of the same node: {own:?}"))
-    }
-
-    fn duties_of(&self, own: &Own) -> impl Iterator<Item = &Duty> {
-        let (key, version) = (own.write.key, own.version);
-        self.duties.iter().filter(move |duty| Some(duty.version) == version && duty.write.key == key)
-    }
-
-    fn duties_in(&self, epoch: usize) -> impl Iterator<Item = &Duty> {
-        self.duties.iter().filter(move |duty| duty.stands_in(epoch))
-    }
-
-    fn own_in(&self, epoch: usize, node: usize) -> impl Iterator<Item = Write> {
-        let stands = move |own: &&Own| match own.version {
-            Some(_) => self.duties_of(own).any(|duty| duty.stands_in(epoch)),
-            None => own.epoch == epoch,
+    /// Whoever asks for nothing older than a change gets nothing older, as long as L2 knows of that change.
+    fn misinformed(&self) -> impl Iterator<Item = String> {
+        let is_older = |informed: &&Informed| informed.read.revision < informed.letter.revision;
+        let stands = |informed: &&Informed| {
+            let key = informed.read.key;
+            let mut duties = self.truth.duties_of(informed.letter.version, key);
+            duties.any(|duty| duty.stands_in(informed.epoch))
         };
-        self.own.iter().filter(move |own| own.node == node).filter(stands).map(|own| own.write)
+        self.informed.iter().filter(is_older).filter(stands).map(|informed| {
+            format!("node {} read something older than it asked for: {informed:?}", informed.node)
+        })
     }
 }
 
-impl Verdict {
-    fn add(&mut self, history: &History, node: usize, bound: Duration, what: &str) {
-        let report = history.check();
-        self.reads += report.reads() as u64;
-        self.stale_reads += report.stale_reads() as u64;
-        if let Some(worst) = report.worst() {
-            self.worst = self.worst.max(micros(worst.staleness) * 100 / micros(bound));
-        }
-        self.blame(report.violations(bound), node, &format!("{what} of {bound:?}"));
-    }
-
-    fn add_own(&mut self, history: &History, node: usize) {
-        self.blame(history.check().violations(Duration::ZERO), node, "its own change");
-    }
-
-    fn blame(&mut self, stale: &[nearfar_testkit::StaleRead], node: usize, what: &str) {
-        let line = |stale: &nearfar_testkit::StaleRead| format!("node {node} broke {what}: {stale:?}");
-        self.violations.extend(stale.iter().map(line));
-    }
+fn at(key: u64, revision: u64, now: Duration) -> Write {
+    let at = micros(now);
+    Write { key, revision, start: at, end: at }
 }

@@ -18,14 +18,18 @@
 
 mod backend;
 mod chaos;
+mod claims;
 mod client;
 mod clock;
 mod database;
 mod directed;
+mod docket;
 mod fleet;
+mod freshness;
 mod history;
 mod judge;
 mod network;
+mod origin;
 mod plan;
 mod server;
 mod station;
@@ -58,7 +62,7 @@ fn replay() {
 }
 
 /// A seed in which much happens.
-const TYPICAL: u64 = 50;
+const TYPICAL: u64 = 165;
 
 fn go_through(seeds: std::ops::Range<u64>) {
     let (mut total, mut failures) = (Account::default(), Vec::new());
@@ -112,14 +116,20 @@ impl std::fmt::Display for Account {
 const EXPECTED: &[&str] = &[
     "L1 hits",
     "L2 hits",
+    "answers not modified",
+    "answers of absence",
     "callers that left",
     "changes answered by Queued",
     "changes answered by an error",
     "changes applied",
     "changes lost",
     "changes whose caller left",
+    "claims granted",
+    "claims held by others",
+    "claims overtaken",
     "commands lost",
     "copies refused by the fence",
+    "expirations",
     "fills refused at the node",
     "flights joined",
     "invalidations received",
@@ -129,12 +139,25 @@ const EXPECTED: &[&str] = &[
     "late changes refused",
     "late fills refused",
     "links replaced by the watchdog",
+    "loads ahead",
+    "loads failed",
+    "loads of what is stale",
+    "loads that a claim kept waiting for long",
+    "loads timed out",
     "messages replayed",
+    "nodes told of a release",
     "old fills refused",
+    "old renewals refused",
     "packets lost in silence",
     "packets overrun",
+    "reads by who knew a version",
     "reads of L2 failed",
+    "renewals",
     "replies lost",
     "resyncs",
+    "served stale, load failed",
+    "served stale, load slow",
+    "served stale, revalidating",
     "starts failed",
+    "touches",
 ];

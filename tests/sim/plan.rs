@@ -6,6 +6,7 @@ use fastrand::Rng;
 use nearfar::{Disconnected, Unacknowledged};
 
 use crate::clock::millis;
+use crate::freshness::Freshness;
 
 /// The settings of one world.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +24,16 @@ pub(crate) struct Plan {
     pub(crate) log_len: usize,
     pub(crate) command_timeout: Duration,
     pub(crate) fence_window: Duration,
-    pub(crate) ttl: Duration,
-    pub(crate) jitter: f64,
+    /// Of how many loads, in percent, the origin fails while it is up.
+    pub(crate) failing_loads: u32,
+    /// How many of the invalidations, in percent, follow a deletion.
+    pub(crate) deletions: u32,
+    /// How many of the loads, in percent, ask only whether what is cached has changed.
+    pub(crate) revalidations: u32,
+    /// That of most nodes.
+    pub(crate) freshness: Freshness,
+    /// How many nodes, in percent, have another.
+    pub(crate) odd_ones: u32,
 }
 
 impl Plan {
@@ -41,8 +50,11 @@ impl Plan {
             log_len: pick(rng, &[2, 8, 1_000, 1_000]),
             command_timeout: millis(pick(rng, &[60, 100, 200])),
             fence_window: millis(pick(rng, &[150, 400, 2_000, 60_000])),
-            ttl: millis(pick(rng, &[300, 300_000, 300_000, 300_000])),
-            jitter: pick(rng, &[0.0, 0.5]),
+            failing_loads: pick(rng, &[0, 0, 10, 40]),
+            deletions: pick(rng, &[0, 0, 30]),
+            revalidations: pick(rng, &[20, 90]),
+            freshness: Freshness::draw(rng),
+            odd_ones: pick(rng, &[0, 30]),
         }
     }
 }
@@ -55,16 +67,18 @@ pub(crate) struct NodePlan {
     pub(crate) fails: bool,
     pub(crate) starts_degraded: bool,
     pub(crate) clients: usize,
+    pub(crate) freshness: Freshness,
 }
 
 impl NodePlan {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, plan: &Plan) -> Self {
         Self {
             max_staleness: millis(pick(rng, &[250, 500, 1_000])),
             serves_for: chance(rng, 25).then(|| millis(rng.u64(100..=500))),
             fails: chance(rng, 25),
             starts_degraded: chance(rng, 50),
             clients: rng.usize(1..=3),
+            freshness: if chance(rng, plan.odd_ones) { Freshness::draw(rng) } else { plan.freshness },
         }
     }
 

@@ -12,6 +12,7 @@ use nearfar_core::{
 };
 
 use crate::database::Value;
+use crate::judge::Mark;
 use crate::world::State;
 
 pub(crate) struct Server {
@@ -33,7 +34,7 @@ struct Past {
     partitions: BTreeMap<u16, Partition>,
     settings: Option<Settings>,
     /// What the judge had seen by then.
-    mark: usize,
+    mark: Mark,
 }
 
 /// Snapshots that are kept.
@@ -77,7 +78,7 @@ impl Server {
         self.settings = None;
     }
 
-    fn remember(&mut self, at: Duration, mark: usize) {
+    fn remember(&mut self, at: Duration, mark: Mark) {
         if self.past.len() == PASTS {
             self.past.pop_front();
         }
@@ -86,7 +87,7 @@ impl Server {
     }
 
     /// Goes back to what it held at that time, or to the oldest that is known. Returns the judge's mark of then.
-    fn go_back(&mut self, to: Duration) -> Option<usize> {
+    fn go_back(&mut self, to: Duration) -> Option<Mark> {
         let first_after = self.past.iter().position(|past| past.at >= to)?;
         let Past { partitions, settings, mark, .. } =
             self.past.drain(first_after..).next().expect("it was just found");
@@ -116,6 +117,9 @@ impl State {
         };
         self.note(|| format!("server: {version}: {}", describe(change)));
         let origin = Message::decode(&frame).expect("nodes send what they can read").origin;
+        if change.effect == Effect::Expire {
+            self.attend_expiration(change, (version, origin));
+        }
         for duty in self.duties_of(index, change) {
             self.attend(&duty, (version, origin));
         }
@@ -134,10 +138,21 @@ impl State {
         self.judge.executed(key, revision, (version, origin), now);
     }
 
+    /// What is declared old is not wrong, but is not fresh either.
+    fn attend_expiration(&mut self, change: &Change, (version, origin): (Version, NodeId)) {
+        let now = self.now();
+        for key in change.writes.iter().filter_map(|write| key_of(&write.key)) {
+            self.judge.expired(key, (version, origin), now);
+            self.count("expirations");
+        }
+    }
+
     fn duties_of(&self, index: u16, change: &Change) -> Vec<Duty> {
         let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
-        if change.effect == Effect::Clear {
-            return self.keys_in(index).map(invalidated).collect();
+        match change.effect {
+            Effect::Clear => return self.keys_in(index).map(invalidated).collect(),
+            Effect::Expire => return Vec::new(),
+            Effect::Write => {}
         }
         let duty = |write: &KeyWrite| {
             let set = value_of(&write.envelope);
@@ -155,8 +170,8 @@ impl State {
             FillOutcome::Refused => "old fills refused",
             FillOutcome::Late => "late fills refused",
         });
-        let value = value_of(&fill.write.envelope);
-        self.note(|| format!("server: fill of {value:?} on {}: {outcome:?}", fill.base));
+        let (key, value) = (key_of(&fill.write.key), value_of(&fill.write.envelope));
+        self.note(|| format!("server: fill of {key:?} with {value:?} on {}: {outcome:?}", fill.base));
         self.inspect();
         outcome
     }
@@ -176,6 +191,7 @@ impl State {
         let time = self.server.time(index, self.now());
         self.server.partition(index).touch(time, key, fence_window);
         self.count("touches");
+        self.note(|| format!("server: {:?} was read", key_of(key)));
         self.inspect();
     }
 
@@ -187,12 +203,14 @@ impl State {
             ClaimOutcome::Held { .. } => "claims held by others",
             ClaimOutcome::Overtaken => "claims overtaken",
         });
-        self.note(|| format!("server: {} claims {:?}: {outcome:?}", claim.holder, key_of(&claim.key)));
+        // The number of the load counts those of all histories in this process.
+        self.note(|| format!("server: {} claims {:?}: {outcome:?}", claim.holder.node, key_of(&claim.key)));
         outcome
     }
 
     pub(crate) fn release(&mut self, partition: &PartitionId, key: &Bytes, holder: Holder) {
         let notice = Notice { key: key.clone() }.encode();
+        self.note(|| format!("server: {} releases {:?}", holder.node, key_of(key)));
         for node in self.server.partition(partition.index()).release(key, holder) {
             self.count("nodes told of a release");
             self.publish_echo(partition, node, &notice);
@@ -214,12 +232,28 @@ impl State {
             let time = self.server.time(index, self.now());
             let snapshot = self.server.partition(index).read(time, key.to_string().as_bytes());
             let (Some(bytes), Some(head)) = (snapshot.envelope, snapshot.head) else { continue };
-            let alive = Envelope::peek_version(&bytes).is_some_and(|version| head.covers(version));
-            let Some(value) = value_of(&bytes).filter(|_| alive) else { continue };
-            let owed = self.judge.owed(key);
-            if value.key != key || value.revision < owed {
-                self.blame(format!("L2 holds {value:?} under key {key}, which owes revision {owed}"));
+            let Ok(envelope) = Envelope::decode(&bytes) else {
+                self.blame(format!("L2 holds under key {key} what nobody can read: {bytes:?}"));
+                continue;
+            };
+            if head.covers(envelope.stamp.version) {
+                self.inspect_key(key, &envelope);
             }
+        }
+    }
+
+    fn inspect_key(&mut self, key: u64, envelope: &Envelope) {
+        let held = match envelope.header.kind {
+            Kind::Value => value_in(envelope).map(|value| (value.key, value.revision)),
+            // That there was nothing, it may say since the last time that there was.
+            Kind::Absent => self.database.deleted(key).map(|revision| (key, revision)),
+            Kind::Tombstone => return,
+        };
+        let owed = self.judge.owed(key);
+        if held.is_none_or(|(of, revision)| of != key || revision < owed) {
+            self.blame(format!(
+                "L2 holds {held:?} under key {key}, which owes revision {owed}: {envelope:?}"
+            ));
         }
     }
 
@@ -255,7 +289,10 @@ fn key_of(encoded: &Bytes) -> Option<u64> {
 }
 
 fn value_of(envelope: &Bytes) -> Option<Value> {
-    let envelope = Envelope::decode(envelope).ok()?;
+    Envelope::decode(envelope).ok().as_ref().and_then(value_in)
+}
+
+fn value_in(envelope: &Envelope) -> Option<Value> {
     (envelope.header.kind == Kind::Value).then(|| MessagePack.decode(&envelope.payload).ok())?
 }
 

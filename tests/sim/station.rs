@@ -25,6 +25,8 @@ pub(crate) struct Station {
     pub(crate) doubts: VecDeque<BusEvent>,
     /// The process stands still: it sends nothing and takes nothing in.
     pub(crate) frozen: bool,
+    /// When it last ceased to.
+    pub(crate) thawed_at: Duration,
     /// The network is in two parts: nothing gets through, and what is on its way waits.
     pub(crate) isolated: bool,
     /// Packets take so many milliseconds longer.
@@ -98,6 +100,7 @@ impl Station {
             inbox: VecDeque::new(),
             doubts: VecDeque::new(),
             frozen: false,
+            thawed_at: Duration::ZERO,
             isolated: false,
             slower: 0,
             gone: false,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use fastrand::Rng;
+use nearfar::Version;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, millis, sleep};
@@ -35,23 +36,35 @@ pub(crate) struct State {
     pub(crate) judge: Judge,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violations: Vec<String>,
-    /// Clients stop when it is set.
+    /// Clients stop when it is set, and loads do not fail.
     pub(crate) quiet: bool,
+    pub(crate) origin_down: bool,
+    /// What clients tell each other of their last changes.
+    pub(crate) letters: BTreeMap<u64, Letter>,
+    /// Each call with a load that may still run has a share of it.
+    pub(crate) under_way: Arc<()>,
     trace: Option<Vec<String>>,
+}
+
+/// L2 has acknowledged a revision of a key under this version.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter {
+    pub(crate) version: Version,
+    pub(crate) revision: u64,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, traced: bool) -> Arc<Self> {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(&mut rng);
-        Self::of(plan, rng, traced)
+        Self::of(&plan, rng, traced)
     }
 
-    pub(crate) fn of(plan: Plan, rng: Rng, traced: bool) -> Arc<Self> {
+    pub(crate) fn of(plan: &Plan, rng: Rng, traced: bool) -> Arc<Self> {
         let clock = Clock::start();
         let state = State {
             clock,
-            plan,
+            plan: *plan,
             server: Server::new(plan.log_len),
             stations: Vec::new(),
             database: Database::new(plan.keys),
@@ -59,10 +72,13 @@ impl World {
             counts: BTreeMap::new(),
             violations: Vec::new(),
             quiet: false,
+            origin_down: false,
+            letters: BTreeMap::new(),
+            under_way: Arc::default(),
             trace: traced.then(|| vec![format!("{plan:?}")]),
             rng,
         };
-        Arc::new(Self { clock, plan, state: Mutex::new(state) })
+        Arc::new(Self { clock, plan: *plan, state: Mutex::new(state) })
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -76,7 +92,8 @@ impl World {
     /// Makes room for a node.
     pub(crate) fn station(&self) -> (Id, NodePlan) {
         let mut state = self.lock();
-        let plan = NodePlan::draw(&mut state.rng);
+        let settings = state.plan;
+        let plan = NodePlan::draw(&mut state.rng, &settings);
         let server = state.server.incarnation;
         state.stations.push(Station::new(plan, server));
         let id = state.stations.len() - 1;

@@ -248,7 +248,8 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     }
 
     fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
-        if let Some((_, encoded)) = self.key {
+        // What was only declared stale may be wrong as well, and has to be invalidated still.
+        if let Some((_, encoded)) = self.key.filter(|_| self.doing != Operation::Expire) {
             self.part.outbox.with(|outbox| outbox.strike_out(encoded, self.began));
         }
         self.is_settled = true;
