@@ -321,11 +321,13 @@ impl State {
         }
     }
 
-    /// That of a load is L2's from before it, and may be from long before. Numbers follow the clock, so that they can be
-    /// compared with when the value was written.
+    /// As what it was written. L2 takes nothing from before an expiration. L1 may: the number of a load is that of L2
+    /// before it, and may be from long before. Numbers follow the clock, so that they can be compared with when a copy
+    /// was written.
     fn number_of(&self, entry: &Entry<Value>, key: u64) -> Version {
         let written_at = self.now().saturating_sub(entry.age());
         let clock = self.server.time(self.index_of(key), written_at);
-        entry.version().max(Version::new(clock.micros()))
+        let latest = if entry.tier() == Tier::L1 { Version::new(clock.micros()) } else { Version::UNKNOWN };
+        entry.version().max(latest)
     }
 }
