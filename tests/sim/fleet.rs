@@ -107,11 +107,11 @@ impl Process {
     /// Adds what the node has counted to what the world has.
     pub(crate) fn report(&self, world: &World) {
         let Some(cache) = self.cache() else { return };
-        let stats = cache.stats();
-        let counts = counted(&stats);
+        let own = cache.stats();
+        let counts = counted(&own);
         let mut state = world.lock();
-        if stats.unreadable + stats.unstorable > 0 {
-            state.blame(format!("node {} cannot read what others store, or store: {stats:?}", self.id));
+        if own.unreadable + own.unstorable > 0 {
+            state.blame(format!("node {} cannot read what others store, or store: {own:?}", self.id));
         }
         for (what, count) in counts {
             state.count_many(what, count);
