@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{
-    Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace, NodeId,
-    PartitionId, Renewal, ServerId, Settings, Snapshot,
+    Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace,
+    NodeId, PartitionId, Renewal, ServerId, Settings, Snapshot,
 };
 use nearfar::{Cache, InProcess, Nearfar, NearfarBuilder, Outcome, Version};
 use nearfar_testkit::let_pass;

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId, PartitionId,
-    Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
+    PartitionId, Renewal, Snapshot, Version,
 };
 use tokio::sync::oneshot;
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use nearfar::backend::{Beat, L2Error, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Holder, KeyWrite, Kind, Message,
-    MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Renewal, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Holder, KeyWrite, Kind,
+    Message, MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Renewal, Version,
 };
 
 use crate::database::Value;
@@ -165,7 +165,9 @@ impl State {
         let time = self.server.time(index, self.now());
         let outcome = self.server.partition(index).renew(time, renewal);
         self.count(if outcome == FillOutcome::Stored { "renewals" } else { "old renewals refused" });
-        self.note(|| format!("server: renewal of {:?} on {}: {outcome:?}", key_of(&renewal.key), renewal.base));
+        self.note(|| {
+            format!("server: renewal of {:?} on {}: {outcome:?}", key_of(&renewal.key), renewal.base)
+        });
         self.inspect();
         outcome
     }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
-    PartitionId, Renewal, Snapshot, Version,
+    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace,
+    NodeId, PartitionId, Renewal, Snapshot, Version,
 };
 
 /// The shared store. Every operation is bounded in time by the backend itself.

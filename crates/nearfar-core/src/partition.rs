@@ -5,8 +5,8 @@ use bytes::Bytes;
 
 use crate::claims::Claims;
 use crate::{
-    BeatId, Claim, ClaimOutcome, Echo, Envelope, EnvelopeHeader, Holder, Message, MessageBody, Moment, NodeId,
-    Renewal, Stamp, Version,
+    BeatId, Claim, ClaimOutcome, Echo, Envelope, EnvelopeHeader, Holder, Message, MessageBody, Moment,
+    NodeId, Renewal, Stamp, Version,
 };
 
 /// Where a partition stands.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::{
-    BeatId, Echo, Envelope, EnvelopeHeader, Kind, Message, MessageBody, Moment, NodeId, Notice, Stamp, Validators,
-    Version,
+    BeatId, Echo, Envelope, EnvelopeHeader, Kind, Message, MessageBody, Moment, NodeId, Notice, Stamp,
+    Validators, Version,
 };
 
 const ORIGIN: NodeId = NodeId::new(0x0123_4567_89ab_cdef);

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use common::{NODE, beat, key, options, partition, value};
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{
-    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind, Message, Moment,
-    Partition, Renewal, Snapshot, Version,
+    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
+    Message, Moment, Partition, Renewal, Snapshot, Version,
 };
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::RedisServer;

@@ -268,7 +268,8 @@ where
         Fut: Future<Output = Result<Loaded<V>, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        self.find(key, move |key, cached| async move { loader(key, cached).await.map_err(loader_error) }).await
+        self.find(key, move |key, cached| async move { loader(key, cached).await.map_err(loader_error) })
+            .await
     }
 
     async fn find<Q>(&self, key: &Q, loader: impl Load<K, V>) -> Result<Option<Entry<V>>, Error>

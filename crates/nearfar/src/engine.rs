@@ -12,8 +12,8 @@ use futures_util::future::try_join_all;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{Envelope, Kind, Moment, Namespace, PartitionId, Snapshot, Validators};
 
-use crate::call::CallOptions;
 use crate::agreement::{Agreement, Disagreement};
+use crate::call::CallOptions;
 use crate::codec::Codec;
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};

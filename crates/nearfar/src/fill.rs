@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfar_core::{
-    Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Renewal, Validators, Version,
-};
+use nearfar_core::{Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Renewal, Validators, Version};
 
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
@@ -104,7 +102,10 @@ where
             life: self.options.life(loaded_at, Left::all(lifetime), lifetime, header.load_cost),
             partition: self.held.part_of(&errand.encoded).id.index(),
             generation: start.ticket.generation(),
-            encoded_len: proposal.as_ref().and_then(|proposal| proposal.as_ref().ok()).map_or(0, Proposal::weight),
+            encoded_len: proposal
+                .as_ref()
+                .and_then(|proposal| proposal.as_ref().ok())
+                .map_or(0, Proposal::weight),
             validators: boxed(validators),
         });
         let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);

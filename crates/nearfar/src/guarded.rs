@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace,
-    NodeId, PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment,
+    Namespace, NodeId, PartitionId, Renewal, Snapshot, Version,
 };
 
 use crate::clock::Clock;

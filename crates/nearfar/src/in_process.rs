@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId, Notice,
-    Partition, PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
+    Notice, Partition, PartitionId, Renewal, Snapshot, Version,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -273,7 +273,8 @@ impl L2 for InProcessL2 {
         key: &Bytes,
         fence_window: Duration,
     ) -> Result<(), L2Error> {
-        self.shared.step_in(partition, |partition| partition.touch(self.shared.clock.now(), key, fence_window))
+        self.shared
+            .step_in(partition, |partition| partition.touch(self.shared.clock.now(), key, fence_window))
     }
 
     async fn claim(&self, partition: &PartitionId, claim: Claim) -> Result<ClaimOutcome, L2Error> {

@@ -62,9 +62,9 @@ pub mod backend {
 
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
-        Batch, BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Echo, Effect, Envelope, Fill, FillOutcome,
-        Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition, PartitionId, Renewal,
-        Snapshot,
+        Batch, BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Echo, Effect, Envelope, Fill,
+        FillOutcome, Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition,
+        PartitionId, Renewal, Snapshot,
     };
 }
 

@@ -59,13 +59,11 @@ impl Left {
     pub(crate) fn of(envelope: &Envelope, age: Duration, now: Moment) -> Option<Self> {
         let (header, stamp) = (&envelope.header, &envelope.stamp);
         let unread = now.since(stamp.read_at);
-        let over = |limit: Option<Duration>, spent: Duration| limit.and_then(|limit| spent.checked_sub(limit));
+        let over =
+            |limit: Option<Duration>, spent: Duration| limit.and_then(|limit| spent.checked_sub(limit));
         let left = |limit: Option<Duration>, spent| limit.map(|limit: Duration| limit.saturating_sub(spent));
-        let fresh = Lifetime {
-            ttl: left(header.ttl, age),
-            idle: left(header.idle, unread),
-            grace: header.grace,
-        };
+        let fresh =
+            Lifetime { ttl: left(header.ttl, age), idle: left(header.idle, unread), grace: header.grace };
         let past_end = over(header.ttl, age).max(over(header.idle, unread));
         let whole = match past_end {
             Some(past_end) => Some(header.grace.checked_sub(past_end)?),

@@ -21,7 +21,11 @@ use crate::wait::in_background;
 
 /// A user's loader: of a key, given what is there already.
 pub(crate) trait Load<K, V>: Send + 'static {
-    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send;
+    fn load(
+        self,
+        key: K,
+        previous: Option<Entry<V>>,
+    ) -> impl Future<Output = Result<Loaded<V>, Error>> + Send;
 }
 
 impl<K, V, F, Fut> Load<K, V> for F
@@ -29,7 +33,11 @@ where
     F: FnOnce(K, Option<Entry<V>>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<Loaded<V>, Error>> + Send,
 {
-    fn load(self, key: K, previous: Option<Entry<V>>) -> impl Future<Output = Result<Loaded<V>, Error>> + Send {
+    fn load(
+        self,
+        key: K,
+        previous: Option<Entry<V>>,
+    ) -> impl Future<Output = Result<Loaded<V>, Error>> + Send {
         self(key, previous)
     }
 }
@@ -50,11 +58,7 @@ where
         Ok(entry)
     }
 
-    async fn answer(
-        self: &Arc<Self>,
-        errand: Errand<K>,
-        loader: impl Load<K, V>,
-    ) -> Result<Entry<V>, Error> {
+    async fn answer(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) -> Result<Entry<V>, Error> {
         let call = errand.wanted.call;
         if let Some(entry) = self.stale_at_once(&errand.key, &call) {
             if entry.staleness() == Some(Staleness::Revalidating) {

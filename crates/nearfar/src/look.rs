@@ -111,7 +111,8 @@ where
             return Ok(Look { verdict: Verdict::Load, previous, start: start(None, Bytes::new()) });
         };
         let (base, stored) = (snapshot.head.map(|head| head.sequence), snapshot.envelope);
-        let seen = stored.as_ref().map_or_else(Bytes::new, |bytes| bytes.slice_ref(Envelope::identity(bytes)));
+        let seen =
+            stored.as_ref().map_or_else(Bytes::new, |bytes| bytes.slice_ref(Envelope::identity(bytes)));
         let verdict = self.judge(slot.as_ref(), *wanted);
         let previous = slot.filter(|slot| slot.value().is_some()).map(|slot| Previous { slot, stored });
         Ok(Look { verdict, previous, start: start(base, seen) })

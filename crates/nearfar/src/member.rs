@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{
-    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, Notice, PartitionId, Proof, RemoteClock,
-    Replay, Standing, Version, Watchdog,
+    BeatId, Echo, Follower, Gate, Message, MessageBody, Moment, NodeId, Notice, PartitionId, Proof,
+    RemoteClock, Replay, Standing, Version, Watchdog,
 };
 use tokio::sync::oneshot;
 
