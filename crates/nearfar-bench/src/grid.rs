@@ -40,8 +40,7 @@ impl Case {
 }
 
 fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
-    let cells: String = cells.map(|cell| format!(" {cell:>11}")).collect();
-    format!("{name:<36}{cells}")
+    cells.fold(format!("{name:<36}"), |line, cell| format!("{line} {cell:>11}"))
 }
 
 impl fmt::Display for Grid {

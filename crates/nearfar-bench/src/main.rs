@@ -107,8 +107,8 @@ impl Subject {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let (effort, names) = Effort::parse(std::env::args().skip(1))?;
-    let named = names.iter().map(|name| Subject::named(name)).collect::<Result<Vec<_>, _>>()?;
+    let (effort, rest) = Effort::parse(std::env::args().skip(1))?;
+    let named = rest.iter().map(|name| Subject::named(name)).collect::<Result<Vec<_>, _>>()?;
     let wanted = |subject: &Subject| named.is_empty() || named.contains(subject);
     let mut table = Table::default();
     for subject in Subject::ALL.map(|(_, subject)| subject).into_iter().filter(wanted) {

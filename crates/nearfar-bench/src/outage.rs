@@ -30,6 +30,7 @@ const PHASES: &[&str] = &[
     "write p50",
     "write p99",
     "write max",
+    "over 500 ms",
     "loads/s",
     "outbox keys",
     "RSS MB",
@@ -122,12 +123,12 @@ impl Outage<'_> {
     async fn phase(&mut self, phase: &str, traffic: &Traffic, span: Duration) -> Seen {
         let seen = traffic.observe(span).await;
         let mut figures = vec![seen.reads()];
-        for work in Work::ALL {
+        for work in [Work::Resident, Work::Cold, Work::Write] {
             figures.extend([0.5, 0.99, 1.0].map(|quantile| seen.time(work, quantile)));
         }
         // Those that L1 answers take less than a microsecond.
         figures[1] *= 1_000.0;
-        figures.extend([seen.loads(), figure(traffic.queued()), resident_megabytes()]);
+        figures.extend([figure(seen.slow()), seen.loads(), figure(traffic.queued()), resident_megabytes()]);
         self.phases.add(format!("{}: {phase}", self.name), figures);
         seen
     }

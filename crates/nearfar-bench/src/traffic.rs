@@ -37,22 +37,28 @@ pub(crate) const MAX_STALENESS: Duration = Duration::from_secs(1);
 /// What is timed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
+    /// A read of a key that all nodes have in L1.
     Resident,
+    /// A read of a key that nobody has read before.
     Cold,
+    /// A read of a key that is written.
+    Changed,
     Write,
 }
 
-impl Work {
-    pub(crate) const ALL: [Self; 3] = [Self::Resident, Self::Cold, Self::Write];
-}
-
 /// Latencies in nanoseconds, by [`Work`], in memory that does not grow.
-type Times = [Histogram<u64>; 3];
+type Times = [Histogram<u64>; 4];
+
+/// Who waited for longer has met a time limit.
+const SLOW: Duration = Duration::from_millis(500);
 
 fn no_times() -> Times {
-    let longest = Duration::from_secs(60).as_nanos();
-    let longest = u64::try_from(longest).expect("a minute has so few");
-    [(); 3].map(|()| Histogram::new_with_max(longest, 2).expect("the bounds are constant and valid"))
+    let longest = nanos(Duration::from_secs(60));
+    [(); 4].map(|()| Histogram::new_with_max(longest, 2).expect("the bounds are constant and valid"))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the caches are beside, and what befell those who asked them.
@@ -87,7 +93,7 @@ impl Scene {
     async fn timed<T>(&self, work: Work, operation: impl Future<Output = T>) -> T {
         let watch = Stopwatch::start();
         let outcome = operation.await;
-        let nanos = u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanos(watch.elapsed());
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times[work as usize].saturating_record(nanos);
         outcome
@@ -114,7 +120,13 @@ impl Seen {
     }
 
     pub(crate) fn reads(&self) -> f64 {
-        self.per_second(self.times[Work::Resident as usize].len() + self.times[Work::Cold as usize].len())
+        let reads = [Work::Resident, Work::Cold, Work::Changed];
+        self.per_second(reads.map(|work| self.times[work as usize].len()).iter().sum())
+    }
+
+    /// How many reads and writes met a time limit.
+    pub(crate) fn slow(&self) -> u64 {
+        self.times.iter().map(|times| times.count_between(nanos(SLOW), u64::MAX)).sum()
     }
 
     pub(crate) fn loads(&self) -> f64 {
@@ -221,7 +233,7 @@ impl User {
             }
             let cold = self.scene.next_cold.fetch_add(1, Ordering::Relaxed);
             self.timed_get(Work::Cold, cold).await;
-            self.get(changed()).await;
+            self.timed_get(Work::Changed, changed()).await;
             let_pass(READ_PAUSE).await;
         }
     }
