@@ -3,6 +3,19 @@
 //! 48 readers, 16 per node, each 10 reads of keys that are in L1, one of a key that nobody has read before, and one of a
 //! key that others write, then a pause; 6 writers. The origin takes 2 ms. Who waits asks for nothing else, so that hangs
 //! show in the latencies and in fewer reads per second.
+//!
+//! `cargo run --release -p nearfar-bench -- outage`, in which nodes, callers and server shared two cores. "Beginning" is the
+//! first 3 s, "later" the 5 s after; `docs/freshness.md` has the rest, and what the return does:
+//!
+//! ```text
+//!                               warm p50     cold p50     cold max   over 500 ms   loads/s
+//! Killed, Bypass: healthy         1.7 us       6.5 ms        27 ms             0      1939
+//! Killed, Bypass: beginning       3.4 ms       3.3 ms      1011 ms             5      8877
+//! Killed, Bypass: later           3.4 ms       3.4 ms        16 ms             0      9044
+//! Silent, ServeFor: healthy       1.6 us       6.3 ms        25 ms             0      1908
+//! Silent, ServeFor: beginning     1.6 us       3.2 ms      1011 ms            56      1682
+//! Silent, ServeFor: later         1.6 us       3.2 ms        12 ms             0      2436
+//! ```
 
 use std::time::Duration;
 
