@@ -1,4 +1,15 @@
 //! A hit in L1 of a cache with everything on, beside one with nothing on and bare moka.
+//!
+//! `cargo run --release -p nearfar-bench -- hits`:
+//!
+//! ```text
+//! get, hit, beside moka get                                           215.1      294.5 ns         1.44
+//! get, hit, everything on, beside nothing on                          312.8      318.4 ns         1.02
+//! get, hit, nothing on, beside the same                               294.5      311.7 ns         1.01
+//! get_or_load, hit, beside moka get                                   215.1      311.9 ns         1.41
+//! get_or_load, hit, everything on, beside nothing on                  311.5      314.3 ns         1.02
+//! get_or_load, hit, nothing on, beside the same                       311.9      294.0 ns         0.99
+//! ```
 
 use std::convert::Infallible;
 use std::hint::black_box;
