@@ -3,16 +3,26 @@
 //! `cargo run --release -p nearfar-bench` measures everything, on servers of its own; `-- write log` only that. Each row
 //! is the median of the rounds, and the ratio is the median of the ratios of neighbouring measurements: the machine may
 //! be noisy, both sides share it.
+//!
+//! What has nothing bare to stand beside is a grid: a row per case, each figure the median of the rounds.
+//! `-- outage --seconds 60 --rounds 1` lets each of its phases last so long, and does them so often.
 
 mod bare;
+mod effort;
+mod grid;
+mod hits;
 mod l1;
 mod l2;
 mod log;
+mod outage;
 mod propagation;
 mod replay;
+mod stampede;
 mod table;
+mod traffic;
 mod trust;
 mod write;
+mod xfetch;
 
 use std::error::Error as StdError;
 
@@ -20,6 +30,7 @@ use nearfar::{Cache, Error, Nearfar};
 use nearfar_testkit::RedisServer;
 use serde::{Deserialize, Serialize};
 
+use crate::effort::Effort;
 use crate::table::Table;
 
 /// About 1 KiB when encoded.
@@ -40,23 +51,31 @@ impl Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     L1,
+    Hits,
     Trust,
     L2,
     Write,
     Propagation,
     Replay,
     Log,
+    Stampede,
+    Xfetch,
+    Outage,
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 7] = [
+    const ALL: [(&str, Subject); 11] = [
         ("l1", Self::L1),
+        ("hits", Self::Hits),
         ("trust", Self::Trust),
         ("l2", Self::L2),
         ("write", Self::Write),
         ("propagation", Self::Propagation),
         ("replay", Self::Replay),
         ("log", Self::Log),
+        ("stampede", Self::Stampede),
+        ("xfetch", Self::Xfetch),
+        ("outage", Self::Outage),
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -65,10 +84,11 @@ impl Subject {
         found.map(|(_, subject)| *subject).ok_or_else(|| format!("no table {name:?}: there are {}", names()))
     }
 
-    async fn measure(self, table: &mut Table) -> Result<(), Error> {
+    async fn measure(self, table: &mut Table, effort: Effort) -> Result<(), Error> {
         let server = RedisServer::start().await;
         match self {
             Self::L1 => l1::measure(table, &server).await,
+            Self::Hits => hits::measure(table, &server).await,
             Self::Trust => {
                 trust::measure(table);
                 Ok(())
@@ -78,17 +98,21 @@ impl Subject {
             Self::Propagation => propagation::measure(table, &server).await,
             Self::Replay => replay::measure(table, &server).await,
             Self::Log => log::measure(table, &server).await,
+            Self::Stampede => stampede::measure(table, &server).await,
+            Self::Xfetch => xfetch::measure(table, &server).await,
+            Self::Outage => outage::measure(table, effort).await,
         }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let named = std::env::args().skip(1).map(|name| Subject::named(&name)).collect::<Result<Vec<_>, _>>()?;
+    let (effort, rest) = Effort::parse(std::env::args().skip(1))?;
+    let named = rest.iter().map(|name| Subject::named(name)).collect::<Result<Vec<_>, _>>()?;
     let wanted = |subject: &Subject| named.is_empty() || named.contains(subject);
     let mut table = Table::default();
     for subject in Subject::ALL.map(|(_, subject)| subject).into_iter().filter(wanted) {
-        Box::pin(subject.measure(&mut table)).await?;
+        Box::pin(subject.measure(&mut table, effort)).await?;
     }
     print!("{table}");
     Ok(())

@@ -1,9 +1,12 @@
 use std::fmt;
 
-/// Rows of figures.
+use crate::grid::Grid;
+
+/// Rows of figures, and grids of those that are not beside anything bare.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    grids: Vec<Grid>,
 }
 
 #[derive(Debug)]
@@ -40,9 +43,13 @@ impl Table {
         let more: Vec<_> = pairs.iter().map(|(first, second)| (*first, second - first)).collect();
         self.add(work, unit, &more);
     }
+
+    pub(crate) fn add_grid(&mut self, grid: Grid) {
+        self.grids.push(grid);
+    }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
@@ -56,7 +63,10 @@ impl fmt::Display for Row {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<62} {:>10} {:>10} {:<8} {:>6}", "work", "bare", "nearfar", "unit", "ratio")?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+        if !self.rows.is_empty() {
+            writeln!(f, "{:<62} {:>10} {:>10} {:<8} {:>6}", "work", "bare", "nearfar", "unit", "ratio")?;
+        }
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
+        self.grids.iter().try_for_each(|grid| writeln!(f, "\n{grid}"))
     }
 }

@@ -1,0 +1,54 @@
+use std::fmt;
+
+use crate::table::median;
+
+/// Several figures of each of several cases: the medians of its rounds.
+#[derive(Debug)]
+pub(crate) struct Grid {
+    title: &'static str,
+    columns: &'static [&'static str],
+    cases: Vec<Case>,
+}
+
+#[derive(Debug)]
+struct Case {
+    name: String,
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Grid {
+    pub(crate) fn new(title: &'static str, columns: &'static [&'static str]) -> Self {
+        Self { title, columns, cases: Vec::new() }
+    }
+
+    /// Adds a round of a case.
+    pub(crate) fn add(&mut self, name: impl Into<String>, figures: Vec<f64>) {
+        let name = name.into();
+        assert_eq!(figures.len(), self.columns.len(), "a figure for each column");
+        eprintln!("{}", line(&name, figures.iter().map(|figure| format!("{figure:.1}"))));
+        match self.cases.iter_mut().find(|case| case.name == name) {
+            Some(case) => case.rounds.push(figures),
+            None => self.cases.push(Case { name, rounds: vec![figures] }),
+        }
+    }
+}
+
+impl Case {
+    fn median(&self, column: usize) -> f64 {
+        median(self.rounds.iter().map(|round| round[column]).collect())
+    }
+}
+
+fn line(name: &str, cells: impl Iterator<Item = String>) -> String {
+    cells.fold(format!("{name:<36}"), |line, cell| format!("{line} {cell:>11}"))
+}
+
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", line(self.title, self.columns.iter().map(ToString::to_string)))?;
+        self.cases.iter().try_for_each(|case| {
+            let figures = (0..self.columns.len()).map(|column| format!("{:.1}", case.median(column)));
+            writeln!(f, "{}", line(&case.name, figures))
+        })
+    }
+}
