@@ -46,7 +46,7 @@ async fn somebody_waits(servers: &Servers, cache: &Cache<String, u64>) {
     let claim = format!("{{claims.{index}}}#claim:cold");
     eventually("somebody waits for the claim", async || {
         let text = servers.ask(&claim, &["GET", &claim]).await;
-        text.text().is_some_and(|text| text.split(' ').count() == 3)
+        text.text().is_some_and(|text| text.split(' ').count() == 4)
     })
     .await;
 }
@@ -73,7 +73,8 @@ on_single_and_cluster! {
     }
 
     async fn when_the_claimer_is_killed_another_takes_over(servers: Servers) {
-        let claim = Duration::from_secs(3);
+        // Long enough for another process to start.
+        let claim = Duration::from_secs(8);
         let hangs = Setup { callers: 1, claim, load_takes: AGES, value: 1 };
         let mut first = hangs.start(&servers).await;
         let (_nearfar, cache) = starter(&servers).await;
