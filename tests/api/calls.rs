@@ -202,12 +202,15 @@ async fn a_value_may_have_a_deadline() {
     let there: Cache<u64, u64> = nodes[1].cache("n").build().await.unwrap();
     #[expect(clippy::disallowed_methods, reason = "the deadline is one on the wall")]
     let deadline = SystemTime::now() + HOUR;
+    here.with(CallOptions::new().expires_at(deadline)).set(&3, 3).await.unwrap();
+    here.with(CallOptions::new().ttl(HOUR).idle(MINUTE)).set(&4, 4).await.unwrap();
     here.set_with(&1, Loaded::new(1).expires_at(deadline)).await.unwrap();
     here.set_with(&2, Loaded::new(2).expires_at(deadline).ttl(MINUTE)).await.unwrap();
     // Time on the wall goes on, a little.
     let_pass(59 * MINUTE).await;
     assert!(here.contains(&1).await.unwrap() && there.contains(&1).await.unwrap());
     assert!(!there.contains(&2).await.unwrap(), "its ttl is shorter");
+    assert!(there.contains(&3).await.unwrap() && !there.contains(&4).await.unwrap());
     let_pass(MINUTE).await;
     assert!(!here.contains(&1).await.unwrap() && !there.contains(&1).await.unwrap());
 }

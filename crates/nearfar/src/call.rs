@@ -26,6 +26,8 @@ use crate::entry::Slot;
 #[must_use]
 pub struct CallOptions {
     pub(crate) ttl: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) expires_at: Option<SystemTime>,
     pub(crate) grace: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
@@ -44,6 +46,19 @@ impl CallOptions {
     /// [`set`](crate::Cache::set) refuses it. Callers who join the load of another get what that one stores.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// The [idle](crate::CacheBuilder::idle) time of what is set, or loaded by this call, unless the loader says another.
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
+    /// When what is set, or loaded by this call, stops being fresh, unless the loader says otherwise; see
+    /// [`Loaded::expires_at`](crate::Loaded::expires_at).
+    pub fn expires_at(mut self, deadline: SystemTime) -> Self {
+        self.expires_at = Some(deadline);
         self
     }
 

@@ -106,9 +106,10 @@ impl<V> Loaded<V> {
         if matches!(self.answer, Answer::Absent) {
             return self;
         }
-        if self.expires_at.is_none() {
-            self.ttl = self.ttl.or(call.ttl);
+        if self.ttl.is_none() && self.expires_at.is_none() {
+            (self.ttl, self.expires_at) = (call.ttl, call.expires_at);
         }
+        self.idle = self.idle.or(call.idle);
         self.grace = self.grace.or(call.grace);
         self
     }
