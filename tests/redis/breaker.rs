@@ -26,7 +26,8 @@ async fn a_server_that_stands_still_is_not_waited_for_by_everybody() {
     while state(&nearfar) == CircuitState::Closed {
         assert!(cache.get(&1).await.unwrap_err().is_unavailable());
         waited += 1;
-        assert!(waited <= 3, "more than three have waited");
+        // One may have begun before an answer from before the pause was taken in, which says that the server is well.
+        assert!(waited <= 4, "more than three in a row have waited");
     }
     let loaded =
         cache.get_or_load(&1, |key| async move { Ok::<_, std::convert::Infallible>(key) }).await.unwrap();
