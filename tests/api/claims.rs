@@ -7,8 +7,9 @@ use nearfar::backend::{BusEvent, Doubt};
 use nearfar::{Cache, CallOptions, ErrorKind, InProcess, Nearfar, Tier};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, World, on_every_backend, trusted};
+use tokio::task::JoinHandle;
 
-use crate::origin::{Origin, call};
+use crate::origin::{Origin, Outcome, call};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Long enough for every load of a test that is not about its end.
@@ -22,6 +23,14 @@ async fn pair(world: &World, claim: Duration) -> ([Node; 2], [Cache<String, Stri
     let nodes = [world.node().await, world.node().await];
     let caches = [claiming(&nodes[0], claim).await, claiming(&nodes[1], claim).await];
     (nodes, caches)
+}
+
+/// A caller whose load has begun, with the claim if there is one, and does not end before the origin lets it.
+async fn held_up(cache: &Cache<String, String>, origin: &Origin) -> JoinHandle<Outcome> {
+    origin.loading.close();
+    let caller = call(cache, origin.load());
+    origin.loading.holds(1).await;
+    caller
 }
 
 /// Waits until a node waits for another's load.
@@ -69,9 +78,7 @@ on_every_backend! {
     async fn when_the_claimer_hangs_another_takes_over_after_the_claim(world: World) {
         let (_nodes, [here, there]) = pair(&world, Duration::from_millis(300)).await;
         let (stuck, origin) = (Origin::default(), Origin::default());
-        stuck.loading.close();
-        let hung = call(&here, stuck.load());
-        stuck.loading.holds(1).await;
+        let hung = held_up(&here, &stuck).await;
         let entry = there.get_or_load("k", origin.load()).await.unwrap();
         assert_eq!((entry.as_str(), entry.tier(), origin.loads()), ("load 1", Tier::Loader, 1));
         stuck.loading.open();
@@ -81,9 +88,7 @@ on_every_backend! {
     async fn what_a_slow_claimer_loads_does_not_replace_what_is_newer(world: World) {
         let (_nodes, [here, there]) = pair(&world, Duration::from_millis(300)).await;
         let slow = Origin::default();
-        slow.loading.close();
-        let load = call(&here, slow.load());
-        slow.loading.holds(1).await;
+        let load = held_up(&here, &slow).await;
         there.invalidate("k").await.unwrap();
         let newer = Origin::named("newer");
         assert_eq!(*there.get_or_load("k", newer.load()).await.unwrap(), "newer 1");
@@ -110,9 +115,7 @@ on_every_backend! {
     async fn callers_who_go_away_let_the_claim_go(world: World) {
         let (_nodes, [here, there]) = pair(&world, LONG).await;
         let (stuck, origin) = (Origin::default(), Origin::default());
-        stuck.loading.close();
-        let caller = call(&here, stuck.load());
-        stuck.loading.holds(1).await;
+        let caller = held_up(&here, &stuck).await;
         let waiting = call(&there, origin.load());
         waits(&there).await;
         caller.abort();
@@ -123,9 +126,7 @@ on_every_backend! {
     async fn claims_of_different_keys_have_nothing_to_do_with_each_other(world: World) {
         let (_nodes, [here, there]) = pair(&world, LONG).await;
         let stuck = Origin::default();
-        stuck.loading.close();
-        let hung = call(&here, stuck.load());
-        stuck.loading.holds(1).await;
+        let hung = held_up(&here, &stuck).await;
         let entry = there.get_or_load("another", Origin::default().load()).await.unwrap();
         assert_eq!(entry.tier(), Tier::Loader);
         stuck.loading.open();
@@ -156,9 +157,7 @@ on_every_backend! {
     async fn after_an_invalidation_nobody_waits_for_a_load_from_before(world: World) {
         let (_nodes, [here, there]) = pair(&world, LONG).await;
         let (old, new) = (Origin::named("old"), Origin::named("new"));
-        old.loading.close();
-        let load = call(&here, old.load());
-        old.loading.holds(1).await;
+        let load = held_up(&here, &old).await;
         there.invalidate("k").await.unwrap();
         assert_eq!(*there.get_or_load("k", new.load()).await.unwrap(), "new 1");
         assert_eq!((new.loads(), there.stats().claim_waits), (1, 0));
@@ -172,9 +171,7 @@ on_every_backend! {
         let (nodes, [here, there]) = pair(&world, LONG).await;
         trusted(&there).await;
         let (origin, own) = (Origin::default(), Origin::named("own"));
-        origin.loading.close();
-        let load = call(&here, origin.load());
-        origin.loading.holds(1).await;
+        let load = held_up(&here, &origin).await;
         nodes[1].valves.bus.close();
         nodes[1].valves.inject(BusEvent::Doubt(Doubt::Disconnected));
         let waiting = call(&there, own.load());
@@ -189,9 +186,7 @@ on_every_backend! {
     async fn a_caller_waits_for_a_claim_no_longer_than_its_timeout(world: World) {
         let (_nodes, [here, there]) = pair(&world, LONG).await;
         let (stuck, origin) = (Origin::default(), Origin::default());
-        stuck.loading.close();
-        let hung = call(&here, stuck.load());
-        stuck.loading.holds(1).await;
+        let hung = held_up(&here, &stuck).await;
         let hurried = there.with(CallOptions::new().hard_timeout(Duration::from_millis(100)));
         let error = hurried.get_or_load("k", origin.load()).await.unwrap_err();
         assert_eq!((error.kind(), origin.loads()), (ErrorKind::LoadTimedOut, 0));

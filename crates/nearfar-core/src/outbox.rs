@@ -239,8 +239,8 @@ impl Outbox {
         self.resume_at = Moment::default();
     }
 
-    /// L2 has executed a change of this key that began then, and that replaced its value. What was executed before it, or never, needs no
-    /// invalidation any more; what is under way cannot be stopped.
+    /// L2 has executed a change of this key that began then, and that replaced its value. What was executed before it, or
+    /// never, needs no invalidation any more; what is under way cannot be stopped.
     pub fn strike_out(&mut self, key: &[u8], began: Moment) {
         self.waiting.strike_out(key, began);
     }

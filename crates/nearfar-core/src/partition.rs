@@ -293,15 +293,13 @@ impl Partition {
 
     /// Stores a loaded value unless something newer is there.
     pub fn fill(&mut self, now: Moment, fill: &Fill) -> FillOutcome {
-        if now > fill.deadline {
-            return FillOutcome::Late;
-        }
-        let Some(head) = self.head else { return FillOutcome::Refused };
-        // A base outside of the head's history was read in another one, which a flush or a clear ended.
-        let belongs = head.covers(fill.base);
+        let head = match self.head_for(now, fill.deadline, fill.base) {
+            Ok(head) => head,
+            Err(hindered) => return hindered,
+        };
         let newer = |version| fill.base < version && head.covers(version);
         let present = self.live(now, &fill.write.key).and_then(|bytes| Envelope::peek_version(bytes));
-        if !belongs || present.is_some_and(newer) {
+        if present.is_some_and(newer) {
             return FillOutcome::Refused;
         }
         self.store(now, &fill.write, fill.base);
@@ -310,11 +308,11 @@ impl Partition {
 
     /// Keeps what stands under a key for longer, unless something else stands there by now.
     pub fn renew(&mut self, now: Moment, renewal: &Renewal) -> FillOutcome {
-        if now > renewal.deadline {
-            return FillOutcome::Late;
+        if let Err(hindered) = self.head_for(now, renewal.deadline, renewal.base) {
+            return hindered;
         }
-        let present = self.live(now, &renewal.key).zip(self.head);
-        let renewed = present.and_then(|(bytes, head)| renewal.applied_to(bytes, head, now));
+        let present = self.live(now, &renewal.key);
+        let renewed = present.and_then(|bytes| renewal.applied_to(bytes, now));
         let Some(envelope) = renewed else { return FillOutcome::Refused };
         self.put(now, renewal.key.clone(), envelope, renewal.keep);
         FillOutcome::Stored
@@ -381,6 +379,15 @@ impl Partition {
 
     fn head_or_begin(&mut self, now: Moment) -> Head {
         *self.head.get_or_insert_with(|| Head::begin(now))
+    }
+
+    /// The head, or what becomes of a proposal on this base that is late or of another history.
+    fn head_for(&self, now: Moment, deadline: Moment, base: Version) -> Result<Head, FillOutcome> {
+        if now > deadline {
+            return Err(FillOutcome::Late);
+        }
+        // A base outside of the head's history was read in another one, which a flush or a clear ended.
+        self.head.filter(|head| head.covers(base)).ok_or(FillOutcome::Refused)
     }
 
     fn live(&self, now: Moment, key: &[u8]) -> Option<&Bytes> {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Envelope, Head, Moment, Stamp, Version};
+use crate::{Envelope, Moment, Stamp, Version};
 
 /// The proposal to keep what stands under a key for longer: its origin says that it is still true. As with a
 /// [`Fill`](crate::Fill), nothing that has changed the key since is undone, and nobody is told. The value does not move.
@@ -39,12 +39,11 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// The bytes that take the place of what stands there.
-    pub(crate) fn applied_to(&self, present: &[u8], head: Head, now: Moment) -> Option<Bytes> {
+    /// The bytes that take the place of what stands there, unless something else does.
+    pub(crate) fn applied_to(&self, present: &[u8], now: Moment) -> Option<Bytes> {
         let is_meant = Envelope::identity(present) == self.identity;
         let is_older = Envelope::peek_version(present)? <= self.base;
-        let belongs = head.covers(self.base);
-        let rest = present.get(Envelope::HEADER_LEN..).filter(|_| is_meant && is_older && belongs)?;
+        let rest = present.get(Envelope::HEADER_LEN..).filter(|_| is_meant && is_older)?;
         Some(Envelope::stamped(&[&self.header, rest].concat(), Stamp::of(self.base, now)))
     }
 }

@@ -125,14 +125,17 @@ impl CallOptions {
     /// Whether an entry is recent enough.
     #[inline]
     pub(crate) fn takes<V>(&self, slot: &Slot<V>) -> bool {
-        self.not_older_than.is_none_or(|least| least <= slot.version)
-            && self.modified_since.is_none_or(|least| slot.validators().last_modified >= Some(least))
+        self.takes_what_is(slot.version, || slot.validators().last_modified)
     }
 
     /// The same of what L2 has.
     pub(crate) fn takes_envelope(&self, envelope: &Envelope) -> bool {
-        let last_modified = || Validators::of(envelope).and_then(|validators| validators.last_modified);
-        self.not_older_than.is_none_or(|least| least <= envelope.stamp.version)
+        self.takes_what_is(envelope.stamp.version, || Validators::of(envelope)?.last_modified)
+    }
+
+    #[inline]
+    fn takes_what_is(&self, version: Version, last_modified: impl FnOnce() -> Option<Moment>) -> bool {
+        self.not_older_than.is_none_or(|least| least <= version)
             && self.modified_since.is_none_or(|least| last_modified() >= Some(least))
     }
 }

@@ -10,12 +10,12 @@ use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Mome
 
 use crate::agreement::Disagreement;
 use crate::engine::{Engine, boxed, weight};
-use crate::entry::{Content, Slot};
+use crate::entry::Slot;
 use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
-use crate::loaded::{Answer, Loaded};
+use crate::loaded::Loaded;
 use crate::node::deadline;
 use crate::outcome::{Outcome, Unacknowledged};
 
@@ -27,12 +27,9 @@ where
     pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
         let lifetime = self.options.lifetime(&loaded);
         let kind = loaded.kind();
-        let content = match loaded.answer {
-            Answer::Value(value) => Some(Content::Value(value)),
-            Answer::Absent => Some(Content::Absent),
-            Answer::NotModified => None,
-        };
-        let stored = lifetime.zip(content).ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
+        let stored = lifetime
+            .zip(loaded.answer.content())
+            .ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
         let (lifetime, content) = stored;
         let envelope = self.envelope(&self.header(kind, lifetime), &loaded.validators, content.value())?;
         let encoded_len = weight(&envelope);

@@ -13,7 +13,7 @@ use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::Error;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
-use crate::loaded::{Answer, Loaded};
+use crate::loaded::Loaded;
 use crate::look::{Errand, Previous, Start};
 
 /// What L2 is asked to store of a load.
@@ -51,12 +51,8 @@ struct News<V> {
 
 impl<V> News<V> {
     fn of(loaded: Loaded<V>, previous: Option<Previous<V>>) -> Result<Self, Error> {
-        let content = match loaded.answer {
-            Answer::Value(value) => Content::Value(value),
-            Answer::Absent => Content::Absent,
-            Answer::NotModified => {
-                return previous.map(Self::not_modified).ok_or_else(Error::nothing_to_be_modified);
-            }
+        let Some(content) = loaded.answer.content() else {
+            return previous.map(Self::not_modified).ok_or_else(Error::nothing_to_be_modified);
         };
         Ok(Self { content, validators: loaded.validators, renews: None })
     }

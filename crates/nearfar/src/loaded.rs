@@ -4,6 +4,7 @@ use nearfar_core::{Kind, Moment, Validators};
 
 use crate::call::CallOptions;
 use crate::clock;
+use crate::entry::Content;
 
 /// What a loader has found, and how it is to be cached.
 ///
@@ -43,6 +44,17 @@ pub(crate) enum Answer<V> {
     Absent,
     /// What the loader was given is still true.
     NotModified,
+}
+
+impl<V> Answer<V> {
+    /// What a slot holds of it; `None` if that is what was there before.
+    pub(crate) fn content(self) -> Option<Content<V>> {
+        match self {
+            Self::Value(value) => Some(Content::Value(value)),
+            Self::Absent => Some(Content::Absent),
+            Self::NotModified => None,
+        }
+    }
 }
 
 impl<V> Loaded<V> {

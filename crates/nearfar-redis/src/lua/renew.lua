@@ -3,14 +3,10 @@
 -- Returns 0 refused, 1 renewed, 2 late.
 
 local now = now_micros()
-if now > tonumber(ARGV[1]) then
-  return 2
-end
-
 local base = tonumber(ARGV[2])
-local head = read_head(KEYS[1])
-if not head or base < head.floor or base > head.sequence then
-  return 0
+local hindered = head_for(KEYS[1], tonumber(ARGV[1]), base, now)
+if hindered then
+  return hindered
 end
 
 local bytes = read('GET', KEYS[2])
