@@ -5,6 +5,7 @@
 mod absent;
 mod bad_input;
 mod basics;
+mod batches;
 mod calls;
 mod claims;
 mod fills;
@@ -20,3 +21,5 @@ mod outbox;
 mod refreshing;
 mod revalidating;
 mod subscriptions;
+mod tags;
+mod updating;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{
-    Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace,
-    NodeId, PartitionId, Renewal, ServerId, Settings, Snapshot,
+    Beat, BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, L2, L2Error, Moment, Namespace,
+    NodeId, PartitionId, PurgeCursor, Purged, Reading, Renewal, ServerId, Settings, TagMark,
 };
 use nearfar::{Cache, InProcess, Loaded, Nearfar, NearfarBuilder, Outcome, Version};
 use nearfar_testkit::let_pass;
@@ -77,8 +77,8 @@ impl L2 for MoodyL2 {
         }
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
-        self.reached()?.read(partition, key).await
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
+        self.reached()?.read_many(partition, keys).await
     }
 
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
@@ -97,8 +97,21 @@ impl L2 for MoodyL2 {
         }
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.reached()?.fill(partition, fill).await
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+        self.reached()?.fill_many(partition, fills).await
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        self.reached()?.tag_marks(partition, tags).await
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        self.reached()?.purge(partition, from, fence_window).await
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {

@@ -292,7 +292,7 @@ on_every_backend! {
             assert_eq!(undelivered.namespace, "texts");
             match &undelivered.what {
                 Batch::Keys(some) => keys.extend(some.clone()),
-                Batch::Everything => panic!("two keys are not everything"),
+                other => panic!("two keys are not {other:?}"),
             }
         }
         keys.sort();

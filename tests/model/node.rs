@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nearfar_core::{
     Batch, BeatId, Disconnected, Echo, Fill, FillOutcome, Follower, FollowerOptions, Gate, Height, Message,
-    MessageBody, Moment, NodeId, Outbox, Proof, Replay, Setback, Standing, Ticket, Version,
+    MessageBody, Moment, NodeId, Outbox, Proof, Replay, Setback, Standing, Subject, Ticket, Version,
 };
 
 use crate::scenario::{MAX_STALENESS, Mutant};
@@ -256,7 +256,7 @@ impl Node {
         }
         self.remember(now, pending.as_batch(), version);
         if pending.kind != ChangeKind::Clear {
-            self.outbox.strike_out(&key_bytes(pending.keys[0].0), pending.began);
+            self.outbox.strike_out(&Subject::Key(key_bytes(pending.keys[0].0)), pending.began);
         }
         if pending.kind == ChangeKind::Set {
             let (key, revision) = pending.keys[0];
@@ -276,6 +276,7 @@ impl Node {
                     self.outbox.add(now, key, may_be_sent_at);
                 }
             }
+            Batch::Tags(_) => unreachable!("nothing has tags here"),
         }
         for (key, revision) in &pending.keys {
             if pending.kind != ChangeKind::Clear {
@@ -290,8 +291,8 @@ impl Node {
 
     /// Whether an earlier change, given up, could be executed after one that begins now.
     pub(crate) fn may_be_overtaken(&self, kind: ChangeKind, key: usize, now: Moment) -> bool {
-        let bytes = key_bytes(key);
-        self.outbox.may_be_overtaken((kind != ChangeKind::Clear).then_some(&bytes[..]), now)
+        let subject = Subject::Key(key_bytes(key));
+        self.outbox.may_be_overtaken((kind != ChangeKind::Clear).then_some(&subject), now)
     }
 
     fn remember(&mut self, now: Moment, batch: Batch, version: Version) {
@@ -308,6 +309,7 @@ impl Node {
         }
         match &delivery.batch {
             Batch::Keys(keys) => keys.iter().for_each(|key| self.settle(key_of(key), version)),
+            Batch::Tags(_) => unreachable!("nothing has tags here"),
             Batch::Everything => self.forget(version),
         }
         self.outbox.acknowledge();
@@ -421,6 +423,7 @@ impl Node {
                     self.settle(key_of(key), message.sequence);
                 }
             }
+            MessageBody::Tags(_) | MessageBody::ExpiredTags(_) => unreachable!("nothing has tags here"),
             MessageBody::Clear => {
                 let known = message.origin == self.id && message.sequence == self.own_clear;
                 if !known {
@@ -511,5 +514,5 @@ fn decoded(frame: &Bytes) -> Message {
 }
 
 fn keys_of(message: &Message) -> impl Iterator<Item = usize> {
-    message.body.keys().iter().map(|key| key_of(key))
+    message.body.names().iter().map(|key| key_of(key))
 }

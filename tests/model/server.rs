@@ -98,7 +98,7 @@ impl Server {
         request: &Request,
         database: &[Revision],
     ) -> Option<(Version, Bytes)> {
-        let executed = self.partition.change(now, &request.change)?;
+        let executed = self.partition.change(now, &request.change).ok()?;
         if request.may_be_overtaken {
             return Some(executed);
         }

@@ -1,7 +1,8 @@
 //! All that is: nodes, L2, what is on the way between them, and the database.
 
 use nearfar_core::{
-    Batch, BeatId, Change, Echo, Fill, FillOutcome, KeyWrite, Moment, NodeId, Outbox, Setback, Version,
+    Batch, BeatId, Change, Echo, Fill, FillOutcome, KeyWrite, Moment, NodeId, Outbox, Setback, Subject,
+    Version,
 };
 
 use crate::node::{ChangeKind, Event, LogRequest, Node, Reply, Stage};
@@ -258,6 +259,7 @@ impl World {
         let id = self.nodes[at].id;
         let (change, effect) = match &batch {
             Batch::Everything => (Change::clear(id), Effect::Clear),
+            Batch::Tags(_) => unreachable!("nothing has tags here"),
             Batch::Keys(keys) => {
                 let change = Change::invalidate(id, keys.clone(), FENCE_WINDOW);
                 (change, Effect::Invalidate(keys.iter().map(|key| key_of(key)).collect()))
@@ -306,7 +308,7 @@ impl World {
             load.required = load.required.max(required);
             return true;
         }
-        let wrong = self.nodes[at].outbox.holds(&key_bytes(key));
+        let wrong = self.nodes[at].outbox.holds(&Subject::Key(key_bytes(key)));
         let found = self.server.value(now, key).filter(|_| !wrong);
         let head = self.server.partition.read(now, &key_bytes(key)).head;
         let stage = Stage::Reading { found, base: head.map(|head| head.sequence) };

@@ -7,7 +7,7 @@ use shuttle::future::{block_on, spawn};
 use shuttle::sync::atomic::Ordering;
 use shuttle::thread;
 
-use crate::flight::Departure;
+use crate::flight::{Departure, FlightId};
 use crate::world::{KEY, World, boarded, explore, explore_again};
 
 /// Two changes, while three callers come when they please.
@@ -109,7 +109,7 @@ mod refuted {
             let world = World::new();
             let departure = Departure { fence: Height::TOP, ..world.departure() };
             let load = Arc::clone(&world).load();
-            let flight = boarded(world.table.board(&KEY, departure, |_| true, load));
+            let flight = boarded(world.table.board(&KEY, FlightId::fresh(), departure, |_| true, load));
             let leader = spawn(flight);
             world.change(World::retire);
             block_on(Arc::clone(&world).read());
@@ -125,7 +125,8 @@ mod refuted {
             let leader = spawn(world.fly());
             world.change(World::forget);
             let load = Arc::clone(&world).load();
-            let flight = boarded(world.table.board(&KEY, world.departure(), |_| true, load));
+            let flight =
+                boarded(world.table.board(&KEY, FlightId::fresh(), world.departure(), |_| true, load));
             assert_eq!(block_on(flight), Ok(2), "the value from before a change");
             drop(leader);
         });

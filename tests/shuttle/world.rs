@@ -10,7 +10,7 @@ use nearfar_core::{Disconnected, Gate, Moment, Version};
 use shuttle::sync::atomic::{AtomicU64, Ordering};
 use shuttle::thread;
 
-use crate::flight::{Boarding, Departure, Flight, FlightTable};
+use crate::flight::{Boarding, Departure, Flight, FlightId, FlightTable};
 
 pub(crate) const KEY: u8 = 1;
 
@@ -64,7 +64,7 @@ impl World {
         F: Future<Output = Answer> + Send + 'static,
     {
         let may_join = |other: Departure| other.generation == self.gate.generation();
-        self.table.board(&KEY, self.departure(), may_join, caught(load))
+        self.table.board(&KEY, FlightId::fresh(), self.departure(), may_join, caught(load))
     }
 
     /// Boards a flight that loads from the database.
@@ -116,7 +116,7 @@ impl World {
 
     pub(crate) fn assert_table_is_empty(&self) {
         let asked = |_: Departure| panic!("a flight is still listed");
-        drop(self.table.board(&KEY, self.departure(), asked, std::future::pending()));
+        drop(self.table.board(&KEY, FlightId::fresh(), self.departure(), asked, std::future::pending()));
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
-    PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::oneshot;
 
@@ -123,11 +123,11 @@ impl L2 for SimL2 {
         self.ask(move |state| Ok(*state.server.settings.get_or_insert(settings))).await
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let (index, key) = (partition.index(), key.clone());
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
+        let (index, keys) = (partition.index(), keys.to_vec());
         self.ask(move |state| {
             let time = state.server.time(index, state.now());
-            Ok(state.server.partition(index).read(time, &key))
+            Ok(state.server.partition(index).read_many(time, &keys))
         })
         .await
     }
@@ -137,9 +137,24 @@ impl L2 for SimL2 {
         self.ask(move |state| state.change(index, &change)).await
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
         let index = partition.index();
-        self.ask(move |state| Ok(state.fill(index, &fill))).await
+        self.ask(move |state| Ok(state.fill_many(index, fills))).await
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        let (index, tags) = (partition.index(), tags.to_vec());
+        self.ask(move |state| Ok(state.server.partition(index).tag_marks(&tags))).await
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        _from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        let index = partition.index();
+        self.ask(move |state| Ok(state.purge(index, fence_window))).await
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {

@@ -22,28 +22,36 @@ pub(crate) struct Client {
 /// What to do, with which key.
 #[derive(Clone, Copy)]
 pub(crate) struct Task {
-    what: What,
-    key: u64,
+    pub(crate) what: What,
+    pub(crate) key: u64,
     /// When to lose it.
-    patience: Option<Duration>,
+    pub(crate) patience: Option<Duration>,
     /// What a read must not be older than.
-    letter: Option<Letter>,
+    pub(crate) letter: Option<Letter>,
     /// Waits for a load however long it takes.
     waits: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(crate) enum What {
     Get,
     Load(How),
     Set,
     Invalidate,
     Expire,
     Clear,
+    /// All keys, or some.
+    GetMany,
+    LoadMany,
+    InvalidateMany,
+    /// Half of the keys, by their tag.
+    InvalidateTag,
+    ExpireTag,
+    Purge,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
+pub(crate) enum How {
     Plain,
     Optional,
     Revalidated,
@@ -58,7 +66,12 @@ impl Task {
         Self { what: What::Get, key, patience: None, letter: None, waits: true }
     }
 
-    fn call(&self) -> CallOptions {
+    /// One of those of a task about several keys.
+    pub(crate) fn of_another(self, key: u64) -> Self {
+        Self { key, letter: None, ..self }
+    }
+
+    pub(crate) fn call(&self) -> CallOptions {
         let mut call = CallOptions::new();
         if let Some(letter) = self.letter {
             call = call.not_older_than(letter.version);
@@ -86,6 +99,11 @@ impl Client {
                 What::Set | What::Invalidate => self.write(task).await,
                 What::Expire => self.expire(task).await,
                 What::Clear => drop(self.clear(task.patience).await),
+                What::GetMany | What::LoadMany => self.read_many(task).await,
+                What::InvalidateMany => self.invalidate_many(task).await,
+                What::InvalidateTag => self.invalidate_tag(task).await,
+                What::ExpireTag => self.expire_tag(task).await,
+                What::Purge => self.purge(task).await,
             }
         }
     }
@@ -94,12 +112,20 @@ impl Client {
         let state = &mut *self.world.lock();
         let rng = &mut state.rng;
         let what = match rng.u32(..100) {
-            0..38 => What::Get,
-            38..73 if chance(rng, self.world.plan.revalidations) => What::Load(How::Revalidated),
-            38..73 => What::Load(pick(rng, &[How::Plain, How::Optional])),
-            73..83 => What::Set,
-            83..93 => What::Invalidate,
-            93..97 => What::Expire,
+            0..30 => What::Get,
+            30..34 => What::GetMany,
+            34..61 if chance(rng, self.world.plan.revalidations) => What::Load(How::Revalidated),
+            // A plain value has no tag.
+            34..61 if self.world.plan.tagged => What::Load(How::Optional),
+            34..61 => What::Load(pick(rng, &[How::Plain, How::Optional])),
+            61..73 => What::LoadMany,
+            73..82 => What::Set,
+            82..88 => What::Invalidate,
+            88..91 if self.world.plan.tagged => What::InvalidateTag,
+            88..93 => What::InvalidateMany,
+            93..96 => What::Expire,
+            96..97 if self.world.plan.tagged => What::ExpireTag,
+            97..98 => What::Purge,
             _ => What::Clear,
         };
         let patience = (rng.u32(..10) == 0).then(|| millis(rng.u64(0..=80)));
@@ -127,7 +153,10 @@ impl Client {
 
     async fn load(&self, task: Task, how: How) -> Option<Option<Value>> {
         let (key, began) = (&task.key, self.world.now());
-        let (cache, origin) = (self.cache.with(task.call()), Origin::of(self, task.letter.is_none()));
+        let (cache, origin) = (
+            self.cache.with(task.call()),
+            Origin::of(self, task.letter.is_none() && !self.world.plan.tagged),
+        );
         let patience = task.patience;
         let loaded = match how {
             How::Plain => {
@@ -135,7 +164,7 @@ impl Client {
                 self.within(patience, load).await?.map(Some)
             }
             How::Optional => {
-                let load = cache.get_or_load_optional(key, move |key| origin.find(key));
+                let load = cache.get_or_load_with(key, move |key| origin.find(key));
                 self.within(patience, load).await?
             }
             How::Revalidated => {
@@ -149,7 +178,7 @@ impl Client {
     }
 
     /// No entry is the answer that there is no such thing.
-    fn judge(&self, task: Task, entry: Option<&Entry<Value>>, began: Duration) -> Option<Value> {
+    pub(crate) fn judge(&self, task: Task, entry: Option<&Entry<Value>>, began: Duration) -> Option<Value> {
         let (id, key) = (self.id, task.key);
         let is_copied = || self.cache.peek(&key).is_some() || !self.cache.stats().trusted;
         let is_fresh = |entry: &&Entry<Value>| entry.staleness().is_none();
@@ -186,7 +215,8 @@ impl Client {
         let value = Value { key, revision };
         let outcome = if task.what == What::Set {
             let mut alone = Alone { world: &self.world, value, may_follow: false };
-            let set = self.cache.set_with(&key, nearfar::Loaded::new(value).etag(etag(value)));
+            let loaded = self.world.plan.loaded(key, Some(value)).etag(etag(value));
+            let set = self.cache.set_with(&key, loaded);
             let outcome = self.within(task.patience, set).await;
             alone.may_follow = matches!(outcome, Some(Ok(Outcome::Applied(_))));
             outcome
@@ -199,7 +229,7 @@ impl Client {
         letter.is_some()
     }
 
-    fn commit(&self, key: u64, is_set: bool) -> Option<u64> {
+    pub(crate) fn commit(&self, key: u64, is_set: bool) -> Option<u64> {
         let mut state = self.world.lock();
         let (now, deletions) = (state.now(), state.plan.deletions);
         let revision = state.database.commit(key, self.id, now)?;
@@ -239,7 +269,11 @@ impl Client {
     }
 
     /// The version, if it is applied.
-    fn changed(&self, revisions: &[(u64, u64)], outcome: Option<&Result<Outcome, Error>>) -> Option<Version> {
+    pub(crate) fn changed(
+        &self,
+        revisions: &[(u64, u64)],
+        outcome: Option<&Result<Outcome, Error>>,
+    ) -> Option<Version> {
         let mut state = self.world.lock();
         let (id, now) = (self.id, state.now());
         let version = state.outcome(outcome);
@@ -251,7 +285,11 @@ impl Client {
     }
 
     /// Drops what takes too long.
-    async fn within<T>(&self, patience: Option<Duration>, operation: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(
+        &self,
+        patience: Option<Duration>,
+        operation: impl Future<Output = T>,
+    ) -> Option<T> {
         let Some(patience) = patience else { return Some(operation.await) };
         tokio::select! {
             biased;

@@ -13,6 +13,11 @@ pub(crate) struct Value {
     pub(crate) revision: u64,
 }
 
+/// What the values of half of the keys are tagged with, where they are.
+pub(crate) fn tag_of(key: u64) -> &'static str {
+    ["even", "odd"][index(key % 2)]
+}
+
 #[derive(Debug)]
 pub(crate) struct Database {
     rows: Vec<Row>,

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::backend::{SimBus, SimL2};
 use crate::client::Client;
 use crate::clock::millis;
-use crate::database::Value;
+use crate::database::{Value, tag_of};
 use crate::network::Which;
 use crate::plan::NodePlan;
 use crate::world::{Id, World};
@@ -142,6 +142,7 @@ fn counted(stats: &Stats) -> [(&'static str, u64); 14] {
 fn names(batch: &Batch, key: u64) -> bool {
     match batch {
         Batch::Keys(keys) => keys.contains(&Bytes::from(key.to_string())),
+        Batch::Tags(tags) => tags.contains(&Bytes::from(tag_of(key))),
         Batch::Everything => true,
     }
 }

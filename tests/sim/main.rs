@@ -32,6 +32,7 @@ mod network;
 mod origin;
 mod plan;
 mod server;
+mod several;
 mod station;
 mod world;
 
@@ -129,9 +130,11 @@ const EXPECTED: &[&str] = &[
     "claims overtaken",
     "commands lost",
     "copies refused by the fence",
+    "entries purged",
     "expirations",
     "fills refused at the node",
     "flights joined",
+    "invalidations by tag",
     "invalidations received",
     "keys left undone at a goodbye",
     "keys orphaned by a crash",

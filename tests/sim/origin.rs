@@ -8,7 +8,8 @@ use nearfar::{Entry, Loaded};
 
 use crate::client::Client;
 use crate::clock::millis;
-use crate::database::Value;
+use crate::database::{Value, tag_of};
+use crate::plan::Plan;
 use crate::world::{Id, State, World};
 
 /// The loader of one call.
@@ -17,7 +18,7 @@ pub(crate) struct Origin {
     id: Id,
     /// When the call began.
     began: Duration,
-    /// Whether the call's own flight began with it.
+    /// Whether the call's own flight began with it: what another's has brought was neither too old nor disowned by a tag.
     flies_at_once: bool,
     /// Whoever counts them sees which calls have loads that may still run.
     _under_way: Arc<()>,
@@ -50,8 +51,18 @@ impl Origin {
         self.ask(key, |_| ()).await?.0.ok_or(NoValue::Absent)
     }
 
-    pub(crate) async fn find(self, key: u64) -> Result<Option<Value>, NoValue> {
-        Ok(self.ask(key, |_| ()).await?.0)
+    pub(crate) async fn find(self, key: u64) -> Result<Loaded<Value>, NoValue> {
+        let value = self.ask(key, |_| ()).await?.0;
+        Ok(self.world.plan.loaded(key, value))
+    }
+
+    /// One answer for all, about one moment.
+    pub(crate) async fn find_many(&self, keys: Vec<u64>) -> Result<Vec<(u64, Loaded<Value>)>, NoValue> {
+        let Some(&first) = keys.first() else { return Ok(Vec::new()) };
+        let find =
+            move |state: &mut State| keys.into_iter().map(|key| (key, state.database.find(key))).collect();
+        let found: Vec<(u64, Option<Value>)> = self.ask(first, find).await?.1;
+        Ok(found.into_iter().map(|(key, value)| (key, self.world.plan.loaded(key, value))).collect())
     }
 
     /// Says only that nothing has changed if what is cached is what there is.
@@ -74,7 +85,8 @@ impl Origin {
             self.world.lock().count("answers not modified");
             return Ok(Loaded::not_modified());
         }
-        Ok(value.map_or_else(Loaded::absent, |value| Loaded::new(value).etag(etag(value))))
+        let loaded = self.world.plan.loaded(key, value);
+        Ok(value.map_or(loaded.clone(), |value| loaded.etag(etag(value))))
     }
 
     /// What the database has, and what `look` makes of it in the same moment. The answer takes its time.
@@ -106,15 +118,12 @@ impl Origin {
         let stood_still = station.frozen || station.thawed_at >= self.began;
         let lasts = station.plan.freshness.claims.unwrap_or_default();
         let longest = lasts * 2 + (self.world.plan.command_timeout + SLACK) * 3;
-        if self.flies_at_once && !stood_still {
-            if waited > longest {
-                state.blame(format!(
-                    "node {id} has waited {waited:?} to load key {key}, {longest:?} is the most"
-                ));
-            }
-            let by_claim = waited + lasts > longest;
-            state.count_many("loads that a claim kept waiting for long", by_claim.into());
+        if self.flies_at_once && !stood_still && waited > longest {
+            state
+                .blame(format!("node {id} has waited {waited:?} to load key {key}, {longest:?} is the most"));
         }
+        let by_claim = !stood_still && waited + lasts > longest;
+        state.count_many("loads that a claim kept waiting for long", by_claim.into());
     }
 }
 
@@ -131,5 +140,13 @@ impl State {
         let fails = !self.quiet && (self.origin_down || self.chance(percent));
         self.count_many("loads failed", fails.into());
         fails
+    }
+}
+
+impl Plan {
+    /// What a loader has found, with its tag.
+    pub(crate) fn loaded(&self, key: u64, value: Option<Value>) -> Loaded<Value> {
+        let loaded = value.map_or_else(Loaded::absent, Loaded::new);
+        if self.tagged { loaded.tags([tag_of(key)]) } else { loaded }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) deletions: u32,
     /// How many of the loads, in percent, ask only whether what is cached has changed.
     pub(crate) revalidations: u32,
+    /// Whether values carry the tag of their group; then they are invalidated by it now and then.
+    pub(crate) tagged: bool,
     /// That of most nodes.
     pub(crate) freshness: Freshness,
     /// How many nodes, in percent, have another.
@@ -53,6 +55,7 @@ impl Plan {
             failing_loads: pick(rng, &[0, 0, 10, 40]),
             deletions: pick(rng, &[0, 0, 30]),
             revalidations: pick(rng, &[20, 90]),
+            tagged: chance(rng, 60),
             freshness: Freshness::draw(rng),
             odd_ones: pick(rng, &[0, 30]),
         }

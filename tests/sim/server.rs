@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfar::backend::{Beat, L2Error, Settings};
+use nearfar::backend::{Beat, L2Error, Purged, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Holder, KeyWrite, Kind,
-    Message, MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Renewal, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Fills, Holder, KeyWrite,
+    Kind, Message, MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Refusal, Renewal, Tags,
+    Version,
 };
 
-use crate::database::Value;
+use crate::database::{Value, tag_of};
 use crate::judge::Mark;
 use crate::world::State;
 
@@ -109,17 +110,21 @@ impl State {
         let now = self.now();
         let time = self.server.time(index, now);
         self.server.remember(now, self.judge.mark());
-        let Some((version, frame)) = self.server.partition(index).change(time, change) else {
-            self.server.past.pop_back();
-            self.count("late changes refused");
-            self.note(|| format!("server: refuses a change, it is too late: {}", describe(change)));
-            return Err(L2Error::DeadlinePassed);
+        let (version, frame) = match self.server.partition(index).change(time, change) {
+            Ok(executed) => executed,
+            Err(refusal) => {
+                self.server.past.pop_back();
+                self.count(match refusal {
+                    Refusal::Late => "late changes refused",
+                    Refusal::Unmet => "changes refused for their precondition",
+                });
+                self.note(|| format!("server: refuses a change, {refusal:?}: {}", describe(change)));
+                return Err(refusal.into());
+            }
         };
         self.note(|| format!("server: {version}: {}", describe(change)));
         let origin = Message::decode(&frame).expect("nodes send what they can read").origin;
-        if change.effect == Effect::Expire {
-            self.attend_expiration(change, (version, origin));
-        }
+        self.attend_expiration(index, change, (version, origin));
         for duty in self.duties_of(index, change) {
             self.attend(&duty, (version, origin));
         }
@@ -139,9 +144,14 @@ impl State {
     }
 
     /// What is declared old is not wrong, but is not fresh either.
-    fn attend_expiration(&mut self, change: &Change, (version, origin): (Version, NodeId)) {
+    fn attend_expiration(&mut self, index: u16, change: &Change, (version, origin): (Version, NodeId)) {
+        let keys: Vec<u64> = match change.effect {
+            Effect::Expire => change.writes.iter().filter_map(|write| key_of(&write.key)).collect(),
+            Effect::ExpireTags => self.keys_tagged(index, change).collect(),
+            Effect::Write | Effect::Clear | Effect::InvalidateTags => return,
+        };
         let now = self.now();
-        for key in change.writes.iter().filter_map(|write| key_of(&write.key)) {
+        for key in keys {
             self.judge.expired(key, (version, origin), now);
             self.count("expirations");
         }
@@ -151,7 +161,8 @@ impl State {
         let invalidated = |key| Duty { key, revision: self.database.revision(key), is_set: false };
         match change.effect {
             Effect::Clear => return self.keys_in(index).map(invalidated).collect(),
-            Effect::Expire => return Vec::new(),
+            Effect::InvalidateTags => return self.keys_tagged(index, change).map(invalidated).collect(),
+            Effect::Expire | Effect::ExpireTags => return Vec::new(),
             Effect::Write => {}
         }
         let duty = |write: &KeyWrite| {
@@ -162,7 +173,12 @@ impl State {
         change.writes.iter().filter_map(duty).collect()
     }
 
-    pub(crate) fn fill(&mut self, index: u16, fill: &Fill) -> FillOutcome {
+    pub(crate) fn fill_many(&mut self, index: u16, fills: Fills) -> Vec<FillOutcome> {
+        let Fills { writes, base, deadline } = fills;
+        writes.into_iter().map(|write| self.fill(index, &Fill { write, base, deadline })).collect()
+    }
+
+    fn fill(&mut self, index: u16, fill: &Fill) -> FillOutcome {
         let time = self.server.time(index, self.now());
         let outcome = self.server.partition(index).fill(time, fill);
         self.count(match outcome {
@@ -193,6 +209,14 @@ impl State {
         self.count("touches");
         self.note(|| format!("server: {:?} was read", key_of(key)));
         self.inspect();
+    }
+
+    pub(crate) fn purge(&mut self, index: u16, fence_window: Duration) -> Purged {
+        let time = self.server.time(index, self.now());
+        let purged = self.server.partition(index).purge(time, fence_window);
+        self.count_many("entries purged", purged.removed);
+        self.inspect();
+        purged
     }
 
     pub(crate) fn claim(&mut self, index: u16, claim: &Claim) -> ClaimOutcome {
@@ -236,7 +260,10 @@ impl State {
                 self.blame(format!("L2 holds under key {key} what nobody can read: {bytes:?}"));
                 continue;
             };
-            if head.covers(envelope.stamp.version) {
+            let tags = Tags::of(&envelope).expect("nodes write what they can read");
+            let marks = self.server.partition(index).tag_marks(tags.as_slice());
+            let is_disowned = marks.iter().any(|mark| mark.wrong > envelope.stamp.version);
+            if head.covers(envelope.stamp.version) && !is_disowned {
                 self.inspect_key(key, &envelope);
             }
         }
@@ -277,6 +304,11 @@ impl State {
     /// Which partition a key is in.
     pub(crate) fn index_of(&self, key: u64) -> u16 {
         PartitionId::index_of(key.to_string().as_bytes(), self.plan.partitions)
+    }
+
+    /// Those of a partition that carry a tag which the change is about.
+    fn keys_tagged(&self, index: u16, change: &Change) -> impl Iterator<Item = u64> {
+        self.keys_in(index).filter(|key| change.writes.iter().any(|write| write.key == tag_of(*key)))
     }
 
     fn keys_in(&self, index: u16) -> impl Iterator<Item = u64> {

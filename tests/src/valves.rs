@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
-    PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::{Notify, watch};
 
@@ -46,6 +46,11 @@ impl Valve {
         arrived
             .unwrap_or_else(|_| panic!("{PATIENCE:?} passed and not {count} at the valve"))
             .expect("the valve exists");
+    }
+
+    /// How many wait at the valve.
+    pub fn waiting(&self) -> usize {
+        *self.held.borrow()
     }
 
     /// Waits while the valve is closed.
@@ -149,10 +154,10 @@ impl L2 for ValvedL2 {
         self.inner.open(namespace, settings).await
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
-        let snapshot = self.inner.read(partition, key).await;
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
+        let reading = self.inner.read_many(partition, keys).await;
         self.valves.reads.pass().await;
-        snapshot
+        reading
     }
 
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
@@ -160,12 +165,25 @@ impl L2 for ValvedL2 {
         self.inner.change(partition, change).await
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
         self.valves.fills.pass().await;
         if *self.valves.refuse_fills.borrow() {
             return Err(L2Error::TimedOut);
         }
-        self.inner.fill(partition, fill).await
+        self.inner.fill_many(partition, fills).await
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        self.inner.tag_marks(partition, tags).await
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        self.inner.purge(partition, from, fence_window).await
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {

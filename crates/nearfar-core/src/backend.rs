@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace,
-    NodeId, PartitionId, Renewal, Snapshot, Version,
+    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Fills, Holder, Moment,
+    Namespace, NodeId, PartitionId, Reading, Refusal, Renewal, Snapshot, TagMark, Version,
 };
 
 /// The shared store. Every operation is bounded in time by the backend itself.
@@ -35,14 +35,37 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
     /// Records the settings of a namespace if nobody has, and returns what is recorded.
     async fn open(&self, namespace: &Namespace, settings: &Settings) -> Result<Settings, L2Error>;
 
+    /// Reads keys and the partition's head in one atomic step.
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error>;
+
     /// Reads a key and the partition's head in one atomic step.
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error>;
+    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+        let reading = self.read_many(partition, std::slice::from_ref(key)).await?;
+        reading.snapshots().next().ok_or(L2Error::Unexpected)
+    }
 
     /// Applies a change of truth and publishes its message in one atomic step; returns its number.
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error>;
 
+    /// Stores loaded values in one atomic step, each unless something newer is there. What became of each is told in the
+    /// order of the writes.
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error>;
+
     /// Stores a loaded value unless something newer is there.
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error>;
+    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+        self.fill_many(partition, fill.into()).await?.pop().ok_or(L2Error::Unexpected)
+    }
+
+    /// The last changes of these tags, in their order; what is not known of a tag any more counts as wrong.
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error>;
+
+    /// Looks at some of what stands in a partition, and gives back the memory of what is dead and fences no more.
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error>;
 
     /// Keeps what stands under a key for longer, unless something else stands there by now.
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error>;
@@ -188,6 +211,41 @@ pub struct Beat {
     pub forget_after: Duration,
 }
 
+/// Where a purge goes on; the default is where it begins.
+///
+/// ```
+/// assert_eq!(nearfar_core::backend::PurgeCursor::default().number(), 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PurgeCursor(u64);
+
+impl PurgeCursor {
+    /// A place, by a number that the backend gives it. 0 is the beginning.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// That number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// What one step of a purge has done.
+///
+/// ```
+/// assert!(nearfar_core::backend::Purged::default().next.is_none());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// How many of the partition's entries it looked at.
+    pub examined: u64,
+    /// How many of them are gone.
+    pub removed: u64,
+    /// Where it goes on; `None` at the end.
+    pub next: Option<PurgeCursor>,
+}
+
 /// What all nodes of a namespace must agree on.
 ///
 /// ```
@@ -246,6 +304,8 @@ pub enum L2Error {
     TimedOut,
     /// The store refused to act because the operation's deadline had passed.
     DeadlinePassed,
+    /// The store refused to act because the operation's precondition was not met.
+    Unmet,
     /// The store answered with an error: missing rights, out of memory, read-only replica.
     Rejected(Arc<dyn std::error::Error + Send + Sync>),
     /// The store answered something that is no answer to what was asked.
@@ -273,9 +333,19 @@ impl fmt::Display for L2Error {
             Self::ConnectionLost(cause) => write!(f, "the connection to L2 failed: {cause}"),
             Self::TimedOut => write!(f, "L2 did not answer in time"),
             Self::DeadlinePassed => write!(f, "L2 refused the operation because its deadline had passed"),
+            Self::Unmet => write!(f, "L2 refused the operation because its precondition was not met"),
             Self::Rejected(cause) => write!(f, "L2 refused the operation: {cause}"),
             Self::Unexpected => write!(f, "L2 answered something unexpected"),
             Self::Closed => write!(f, "the connection to L2 was closed"),
+        }
+    }
+}
+
+impl From<Refusal> for L2Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Late => Self::DeadlinePassed,
+            Refusal::Unmet => Self::Unmet,
         }
     }
 }

@@ -13,6 +13,8 @@ const FORMAT: u8 = 1;
 const KIND_KEYS: u8 = 1;
 const KIND_CLEAR: u8 = 2;
 const KIND_EXPIRED: u8 = 3;
+const KIND_TAGS: u8 = 4;
+const KIND_EXPIRED_TAGS: u8 = 5;
 
 /// Which node sent something; drawn at random when a node starts.
 ///
@@ -53,8 +55,8 @@ impl fmt::Display for NodeId {
 /// use bytes::Bytes;
 /// use nearfar_core::MessageBody;
 ///
-/// assert_eq!(MessageBody::Keys(vec![Bytes::from_static(b"k")]).keys().len(), 1);
-/// assert!(MessageBody::Clear.keys().is_empty());
+/// assert_eq!(MessageBody::Keys(vec![Bytes::from_static(b"k")]).names().len(), 1);
+/// assert!(MessageBody::Clear.names().is_empty());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageBody {
@@ -64,14 +66,28 @@ pub enum MessageBody {
     Clear,
     /// These keys were declared stale: copies with a smaller version are good for nothing but a fallback.
     Expired(Vec<Bytes>),
+    /// Entries that carry one of these tags and have a smaller version are dead.
+    Tags(Vec<Bytes>),
+    /// Entries that carry one of these tags and have a smaller version are stale.
+    ExpiredTags(Vec<Bytes>),
 }
 
 impl MessageBody {
-    /// The keys it names.
-    pub fn keys(&self) -> &[Bytes] {
+    /// The keys, or tags, that it names.
+    pub fn names(&self) -> &[Bytes] {
         match self {
-            Self::Keys(keys) | Self::Expired(keys) => keys,
+            Self::Keys(names) | Self::Expired(names) | Self::Tags(names) | Self::ExpiredTags(names) => names,
             Self::Clear => &[],
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Keys(_) => KIND_KEYS,
+            Self::Clear => KIND_CLEAR,
+            Self::Expired(_) => KIND_EXPIRED,
+            Self::Tags(_) => KIND_TAGS,
+            Self::ExpiredTags(_) => KIND_EXPIRED_TAGS,
         }
     }
 }
@@ -114,16 +130,11 @@ impl Message {
     /// # Panics
     /// If a key has 4 GiB or more; callers bound keys by [`MAX_KEY_LEN`].
     pub fn encode(origin: NodeId, body: &MessageBody) -> Bytes {
-        let keys = body.keys();
+        let keys = body.names();
         let len = 32 + keys.iter().map(|key| 4 + key.len()).sum::<usize>();
         let mut out = Vec::with_capacity(len);
-        let kind = match body {
-            MessageBody::Keys(_) => KIND_KEYS,
-            MessageBody::Clear => KIND_CLEAR,
-            MessageBody::Expired(_) => KIND_EXPIRED,
-        };
         out.extend(MESSAGE_MAGIC);
-        out.extend([FORMAT, kind]);
+        out.extend([FORMAT, body.kind()]);
         out.extend([0; 16]);
         out.extend(origin.number().to_be_bytes());
         let count = u32::try_from(keys.len()).expect("batches are bounded before they are framed");
@@ -165,6 +176,8 @@ impl Message {
             KIND_KEYS => MessageBody::Keys(read_keys(input, frame, count)?),
             KIND_CLEAR if count == 0 => MessageBody::Clear,
             KIND_EXPIRED => MessageBody::Expired(read_keys(input, frame, count)?),
+            KIND_TAGS => MessageBody::Tags(read_keys(input, frame, count)?),
+            KIND_EXPIRED_TAGS => MessageBody::ExpiredTags(read_keys(input, frame, count)?),
             _ => return Some(Err(FrameError::UnknownKind { kind })),
         };
         Some(Ok(Self { sequence, previous, origin, body }))

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Moment, Version};
+use crate::{Batch, Moment, Subject, Version};
 
 /// One node's invalidations that the shared store may not know of, of one cache.
 ///
@@ -25,14 +25,15 @@ use crate::{Moment, Version};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use nearfar_core::{Batch, Moment, Outbox, Setback};
+/// use nearfar_core::{Batch, Moment, Outbox, Setback, Subject};
 ///
 /// let now = Moment::from_micros(1_000);
 /// let key = Bytes::from_static(b"user 1");
 /// let mut outbox = Outbox::default();
 /// outbox.add(now, key.clone(), now);
 /// outbox.add(now, key.clone(), now);
-/// assert!(outbox.holds(&key));
+/// let subject = Subject::Key(key.clone());
+/// assert!(outbox.holds(&subject));
 ///
 /// assert_eq!(outbox.poll(now), Some(Batch::Keys(vec![key.clone()])));
 /// outbox.fail(now, Setback::Away);
@@ -41,7 +42,7 @@ use crate::{Moment, Version};
 /// outbox.nudge(); // L2 is there again
 /// assert!(outbox.poll(now).is_some());
 /// outbox.acknowledge();
-/// assert!(!outbox.holds(&key));
+/// assert!(!outbox.holds(&subject));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Outbox {
@@ -63,19 +64,6 @@ pub struct Outbox {
     witness: Witness,
 }
 
-/// What is to be invalidated in one step.
-///
-/// ```
-/// assert_ne!(nearfar_core::Batch::Everything, nearfar_core::Batch::Keys(vec![]));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Batch {
-    /// These keys.
-    Keys(Vec<Bytes>),
-    /// Every key: the floor rises.
-    Everything,
-}
-
 /// Why L2 did not acknowledge a batch.
 ///
 /// ```
@@ -91,11 +79,11 @@ pub enum Setback {
     Refused,
 }
 
-/// Keys, or everything, that wait to be invalidated.
+/// What waits to be invalidated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Waiting {
-    keys: BTreeMap<Bytes, Wait>,
-    /// The length of all keys.
+    subjects: BTreeMap<Subject, Wait>,
+    /// The length of all names.
     bytes: usize,
     everything: Option<Wait>,
     /// Nothing of it may be sent before this; what may be sent then is looked up then.
@@ -138,7 +126,7 @@ impl Wait {
 /// A batch under way, as it waited.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Sent {
-    keys: BTreeMap<Bytes, Wait>,
+    subjects: BTreeMap<Subject, Wait>,
     everything: Option<Wait>,
 }
 
@@ -176,34 +164,34 @@ impl Outbox {
 
     fn wait(&mut self, batch: Batch, wait: Wait) {
         match batch {
-            Batch::Keys(keys) => keys.into_iter().for_each(|key| self.waiting.add(key, wait)),
             Batch::Everything => self.waiting.add_everything(wait),
+            named => named.subjects().for_each(|subject| self.waiting.add(subject, wait)),
         }
         self.limit();
     }
 
     fn limit(&mut self) {
-        if self.waiting.keys.len() > Self::MAX_KEYS || self.waiting.bytes > Self::MAX_BYTES {
+        if self.waiting.subjects.len() > Self::MAX_KEYS || self.waiting.bytes > Self::MAX_BYTES {
             self.overflows += 1;
             self.waiting.overflow();
         }
     }
 
-    /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
-    pub fn holds(&self, key: &[u8]) -> bool {
+    /// Whether what L2 has of this is known to be wrong, though L2 does not know.
+    pub fn holds(&self, subject: &Subject) -> bool {
         let sent = self.sent.as_ref();
         self.waiting.everything.is_some()
-            || self.waiting.keys.contains_key(key)
-            || sent.is_some_and(|sent| sent.everything.is_some() || sent.keys.contains_key(key))
+            || self.waiting.subjects.contains_key(subject)
+            || sent.is_some_and(|sent| sent.everything.is_some() || sent.subjects.contains_key(subject))
     }
 
-    /// Whether a change of this key that was given up may still be executed: one that is made now could be overtaken.
-    /// `None` asks for all keys.
-    pub fn may_be_overtaken(&self, key: Option<&[u8]>, now: Moment) -> bool {
+    /// Whether a change of this that was given up may still be executed: one that is made now could be overtaken. `None`
+    /// asks for all.
+    pub fn may_be_overtaken(&self, subject: Option<&Subject>, now: Moment) -> bool {
         let late = |wait: &Wait| now < wait.executed_by;
-        let keys = &self.waiting.keys;
-        let of_key = key.map_or_else(|| keys.values().any(late), |key| keys.get(key).is_some_and(late));
-        of_key || self.waiting.everything.as_ref().is_some_and(late)
+        let all = &self.waiting.subjects;
+        let of_it = subject.map_or_else(|| all.values().any(late), |one| all.get(one).is_some_and(late));
+        of_it || self.waiting.everything.as_ref().is_some_and(late)
     }
 
     /// The batch to send now, if one is due and none is under way. Then say what became of it:
@@ -239,21 +227,21 @@ impl Outbox {
         self.resume_at = Moment::default();
     }
 
-    /// L2 has executed a change of this key that began then, and that replaced its value. What was executed before it, or
+    /// L2 has executed a change of this that began then, and after which nothing older counts. What was executed before it, or
     /// never, needs no invalidation any more; what is under way cannot be stopped.
-    pub fn strike_out(&mut self, key: &[u8], began: Moment) {
-        self.waiting.strike_out(key, began);
+    pub fn strike_out(&mut self, subject: &Subject, began: Moment) {
+        self.waiting.strike_out(subject, began);
     }
 
     /// L2 has not acknowledged the batch under way: it waits again. Whether it was executed does not matter, one more
     /// invalidation does no harm.
     pub fn fail(&mut self, now: Moment, setback: Setback) {
         let Some(mut sent) = self.sent.take() else { return };
-        if setback == Setback::Refused && sent.keys.len() == 1 {
-            sent.keys.values_mut().for_each(|wait| wait.not_before = now + Self::PAUSE_OF_ONE);
+        if setback == Setback::Refused && sent.subjects.len() == 1 {
+            sent.subjects.values_mut().for_each(|wait| wait.not_before = now + Self::PAUSE_OF_ONE);
         }
-        for (key, wait) in sent.keys {
-            self.waiting.add(key, wait);
+        for (subject, wait) in sent.subjects {
+            self.waiting.add(subject, wait);
         }
         if let Some(wait) = sent.everything {
             self.waiting.add_everything(wait);
@@ -278,14 +266,17 @@ impl Outbox {
     /// How many keys wait, or are under way. Everything counts as one.
     pub fn depth(&self) -> usize {
         let sent = self.sent.as_ref();
-        let sent = sent.map_or(0, |sent| sent.keys.len() + usize::from(sent.everything.is_some()));
-        self.waiting.keys.len() + usize::from(self.waiting.everything.is_some()) + sent
+        let sent = sent.map_or(0, |sent| sent.subjects.len() + usize::from(sent.everything.is_some()));
+        self.waiting.subjects.len() + usize::from(self.waiting.everything.is_some()) + sent
     }
 
     /// Since when the longest waits.
     pub fn oldest(&self) -> Option<Moment> {
-        let sent = self.sent.iter().flat_map(|sent| sent.keys.values().chain(&sent.everything));
-        sent.chain(self.waiting.keys.values()).chain(&self.waiting.everything).map(|wait| wait.since).min()
+        let sent = self.sent.iter().flat_map(|sent| sent.subjects.values().chain(&sent.everything));
+        sent.chain(self.waiting.subjects.values())
+            .chain(&self.waiting.everything)
+            .map(|wait| wait.since)
+            .min()
     }
 
     /// How often too many keys waited.
@@ -294,15 +285,17 @@ impl Outbox {
     }
 
     /// What waits, or is under way, for a last report.
-    pub fn left(&self) -> Option<Batch> {
+    pub fn left(&self) -> Vec<Batch> {
         let sent = self.sent.as_ref();
         if self.waiting.everything.is_some() || sent.is_some_and(|sent| sent.everything.is_some()) {
-            return Some(Batch::Everything);
+            return vec![Batch::Everything];
         }
-        let keys = sent.into_iter().flat_map(|sent| sent.keys.keys()).chain(self.waiting.keys.keys());
+        let sent = sent.into_iter().flat_map(|sent| sent.subjects.keys());
         // One may be under way and wait again.
-        let keys: BTreeSet<Bytes> = keys.cloned().collect();
-        (!keys.is_empty()).then(|| Batch::Keys(keys.into_iter().collect()))
+        let all: BTreeSet<Subject> = sent.chain(self.waiting.subjects.keys()).cloned().collect();
+        let (tags, keys): (Vec<_>, Vec<_>) = all.into_iter().partition(Subject::is_tag);
+        let batches = [keys, tags].into_iter().filter(|some| !some.is_empty());
+        batches.map(|some| Batch::of(some.into_iter())).collect()
     }
 
     /// L2 has acknowledged a change by this node, with that number. If the chain of messages has passed that number
@@ -355,24 +348,23 @@ impl Outbox {
     /// remembered of them waits to be sent once more. Returns how many keys; everything counts as one.
     pub fn reissue(&mut self, now: Moment, adopted: Version) -> usize {
         self.witness = Witness { passed: adopted, ..Witness::default() };
-        let Span { keys, everything, .. } = self.remembered.recent(now);
-        let count = keys.len() + usize::from(everything);
+        let Span { subjects, everything, .. } = self.remembered.recent(now);
+        let count = subjects.len() + usize::from(everything);
         let wait = Wait::for_reissue(now, now);
         if everything {
             self.wait(Batch::Everything, wait);
         }
-        self.wait(Batch::Keys(keys.into_iter().collect()), wait);
+        for subject in subjects {
+            self.waiting.add(subject, wait);
+        }
+        self.limit();
         count
     }
 }
 
 impl Sent {
     fn batch(&self) -> Batch {
-        if self.everything.is_some() {
-            Batch::Everything
-        } else {
-            Batch::Keys(self.keys.keys().cloned().collect())
-        }
+        if self.everything.is_some() { Batch::Everything } else { Batch::of(self.subjects.keys().cloned()) }
     }
 
     /// What of it does not only stand for what was acknowledged once.
@@ -380,8 +372,8 @@ impl Sent {
         if self.everything.is_some_and(|wait| !wait.is_reissue) {
             return Batch::Everything;
         }
-        let new = self.keys.iter().filter(|(_, wait)| !wait.is_reissue);
-        Batch::Keys(new.map(|(key, _)| key.clone()).collect())
+        let new = self.subjects.iter().filter(|(_, wait)| !wait.is_reissue);
+        Batch::of(new.map(|(subject, _)| subject.clone()))
     }
 }
 
@@ -434,15 +426,15 @@ impl Witness {
 }
 
 impl Waiting {
-    fn add(&mut self, key: Bytes, wait: Wait) {
-        // Everything includes the key.
+    fn add(&mut self, subject: Subject, wait: Wait) {
+        // Everything includes it.
         if let Some(everything) = &mut self.everything {
             *everything = everything.and(wait);
             return;
         }
         self.look_at(wait);
-        let len = key.len();
-        let known = self.keys.entry(key).or_insert_with(|| {
+        let len = subject.len();
+        let known = self.subjects.entry(subject).or_insert_with(|| {
             self.bytes += len;
             wait
         });
@@ -455,21 +447,21 @@ impl Waiting {
         self.overflow();
     }
 
-    fn strike_out(&mut self, key: &[u8], began: Moment) {
+    fn strike_out(&mut self, subject: &Subject, began: Moment) {
         // What was added at the same moment may be of a change that came after it.
         let is_over = |wait: &Wait| wait.last < began && wait.executed_by <= began;
-        if self.keys.get(key).is_some_and(is_over) {
-            self.keys.remove(key);
-            self.bytes -= key.len();
+        if self.subjects.get(subject).is_some_and(is_over) {
+            self.subjects.remove(subject);
+            self.bytes -= subject.len();
             self.look_again();
         }
     }
 
-    /// Keys become everything.
+    /// All that waits becomes everything.
     fn overflow(&mut self) {
         self.bytes = 0;
-        let keys = std::mem::take(&mut self.keys);
-        self.everything = keys.into_values().chain(self.everything).reduce(Wait::and);
+        let subjects = std::mem::take(&mut self.subjects);
+        self.everything = subjects.into_values().chain(self.everything).reduce(Wait::and);
     }
 
     fn look_at(&mut self, wait: Wait) {
@@ -483,24 +475,27 @@ impl Waiting {
     }
 
     fn look_again(&mut self) {
-        self.look_at = self.keys.values().chain(&self.everything).map(|wait| wait.not_before).min();
+        self.look_at = self.subjects.values().chain(&self.everything).map(|wait| wait.not_before).min();
     }
 
     fn take_ready(&mut self, now: Moment, most_keys: usize, most_bytes: usize) -> Option<Sent> {
         if let Some(everything) = self.everything.take_if(|everything| everything.not_before <= now) {
-            return Some(Sent { keys: BTreeMap::new(), everything: Some(everything) });
+            return Some(Sent { subjects: BTreeMap::new(), everything: Some(everything) });
         }
         let mut room = most_bytes;
-        let ready = self.keys.iter().filter(|(_, wait)| wait.not_before <= now).take(most_keys);
-        let chosen = ready.take_while(|(key, _)| {
+        let ready = || self.subjects.iter().filter(|(_, wait)| wait.not_before <= now);
+        let (first, _) = ready().next()?;
+        // One step is about keys or about tags.
+        let alike = ready().filter(|(subject, _)| subject.is_tag() == first.is_tag()).take(most_keys);
+        let chosen = alike.take_while(|(subject, _)| {
             let fits = room > 0;
-            room = room.saturating_sub(key.len());
+            room = room.saturating_sub(subject.len());
             fits
         });
-        let keys: BTreeMap<Bytes, Wait> = chosen.map(|(key, wait)| (key.clone(), *wait)).collect();
-        self.keys.retain(|key, _| !keys.contains_key(key));
-        self.bytes -= keys.keys().map(Bytes::len).sum::<usize>();
-        (!keys.is_empty()).then_some(Sent { keys, everything: None })
+        let chosen: BTreeMap<Subject, Wait> = chosen.map(|(one, wait)| (one.clone(), *wait)).collect();
+        self.subjects.retain(|subject, _| !chosen.contains_key(subject));
+        self.bytes -= chosen.keys().map(Subject::len).sum::<usize>();
+        Some(Sent { subjects: chosen, everything: None })
     }
 }
 
@@ -514,8 +509,8 @@ struct Remembered {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Span {
-    keys: BTreeSet<Bytes>,
-    /// The length of all keys.
+    subjects: BTreeSet<Subject>,
+    /// The length of all names.
     bytes: usize,
     everything: bool,
 }
@@ -524,22 +519,22 @@ impl Span {
     fn add(&mut self, change: Batch) {
         match change {
             Batch::Everything => self.everything = true,
-            Batch::Keys(keys) => {
-                for key in keys {
-                    let len = key.len();
-                    self.bytes += if self.keys.insert(key) { len } else { 0 };
+            named => {
+                for subject in named.subjects() {
+                    let len = subject.len();
+                    self.bytes += if self.subjects.insert(subject) { len } else { 0 };
                 }
             }
         }
     }
 
     fn and(mut self, mut other: Span) -> Span {
-        self.keys.append(&mut other.keys);
+        self.subjects.append(&mut other.subjects);
         Span { everything: self.everything || other.everything, ..self }
     }
 
     fn is_full(&self) -> bool {
-        self.keys.len() >= Outbox::MAX_KEYS / 2 || self.bytes >= Outbox::MAX_BYTES / 2
+        self.subjects.len() >= Outbox::MAX_KEYS / 2 || self.bytes >= Outbox::MAX_BYTES / 2
     }
 }
 

@@ -3,182 +3,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::backend::Purged;
 use crate::claims::Claims;
+use crate::tag_table::TagTable;
 use crate::{
-    BeatId, Claim, ClaimOutcome, Echo, Envelope, EnvelopeHeader, Holder, Message, MessageBody, Moment,
-    NodeId, Renewal, Stamp, Version,
+    BeatId, Change, Claim, ClaimOutcome, Echo, Effect, Envelope, Fill, FillOutcome, Fills, Head, Holder,
+    KeyWrite, Kind, Message, Moment, NodeId, Precondition, Refusal, Renewal, Stamp, TagMark, Tags, Version,
 };
-
-/// Where a partition stands.
-///
-/// ```
-/// use nearfar_core::{Head, Version};
-///
-/// let head = Head { sequence: Version::new(9), floor: Version::new(4) };
-/// assert!(head.floor <= head.sequence);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Head {
-    /// The number of the last change.
-    pub sequence: Version,
-    /// Entries with a smaller version are dead.
-    pub floor: Version,
-}
-
-impl Head {
-    /// Whether an entry of this version is of this history and has not been cleared.
-    pub fn covers(self, version: Version) -> bool {
-        self.floor <= version && version <= self.sequence
-    }
-
-    /// A new history: it begins at the clock, and nothing older counts.
-    fn begin(now: Moment) -> Self {
-        let sequence = Version::new(now.micros().max(1));
-        Self { sequence, floor: sequence }
-    }
-
-    /// The number of the change after this head.
-    fn next(self, now: Moment) -> Version {
-        Version::new((self.sequence.number() + 1).max(now.micros()))
-    }
-}
-
-/// One key's part of a change.
-///
-/// ```
-/// use bytes::Bytes;
-/// use nearfar_core::KeyWrite;
-/// use std::time::Duration;
-///
-/// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: Some(Duration::from_secs(60)) };
-/// assert_eq!(&write.key[..], b"k");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeyWrite {
-    /// The encoded key.
-    pub key: Bytes,
-    /// The unstamped envelope that takes its place.
-    pub envelope: Bytes,
-    /// How long L2 keeps it at least; `None` for ever.
-    pub keep: Option<Duration>,
-}
-
-/// A change of truth: one atomic step, one sequence number, one message.
-///
-/// ```
-/// use bytes::Bytes;
-/// use nearfar_core::{Change, Moment, NodeId};
-/// use std::time::Duration;
-///
-/// let change = Change::invalidate(NodeId::new(1), vec![Bytes::from_static(b"k")], Duration::from_secs(60))
-///     .by(Moment::from_micros(5));
-/// assert_eq!(change.writes.len(), 1);
-/// assert_eq!(change.deadline, Moment::from_micros(5));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Change {
-    /// The keys that it is about.
-    pub writes: Vec<KeyWrite>,
-    /// What it does to them, or to all.
-    pub effect: Effect,
-    /// The unstamped message that tells the others.
-    pub message: Bytes,
-    /// L2 refuses to act after this moment of its own clock.
-    pub deadline: Moment,
-}
-
-/// What a change does.
-///
-/// ```
-/// assert_ne!(nearfar_core::Effect::Write, nearfar_core::Effect::Expire);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Its keys get new envelopes.
-    Write,
-    /// The floor rises, which kills every older entry.
-    Clear,
-    /// The values of its keys become stale. Where there is none, the key gets the envelope of the change.
-    Expire,
-}
-
-impl Change {
-    /// Stores an envelope under a key.
-    pub fn set(origin: NodeId, write: KeyWrite) -> Self {
-        Self::of_keys(origin, Effect::Write, vec![write])
-    }
-
-    /// Leaves tombstones under these keys for the fence window.
-    pub fn invalidate(origin: NodeId, keys: Vec<Bytes>, fence_window: Duration) -> Self {
-        Self::of_keys(origin, Effect::Write, tombstones(keys, fence_window))
-    }
-
-    /// Declares what is stored under these keys stale. It stays for as long as it would have, and at least for the fence
-    /// window.
-    pub fn expire(origin: NodeId, keys: Vec<Bytes>, fence_window: Duration) -> Self {
-        Self::of_keys(origin, Effect::Expire, tombstones(keys, fence_window))
-    }
-
-    /// Kills every entry so far.
-    pub fn clear(origin: NodeId) -> Self {
-        let message = Message::encode(origin, &MessageBody::Clear);
-        Self { writes: Vec::new(), effect: Effect::Clear, message, deadline: Moment::NEVER }
-    }
-
-    fn of_keys(origin: NodeId, effect: Effect, writes: Vec<KeyWrite>) -> Self {
-        let keys = writes.iter().map(|write| write.key.clone()).collect();
-        let body =
-            if effect == Effect::Expire { MessageBody::Expired(keys) } else { MessageBody::Keys(keys) };
-        let message = Message::encode(origin, &body);
-        Self { writes, effect, message, deadline: Moment::NEVER }
-    }
-
-    /// The same change, to be refused after this moment of L2's clock.
-    pub fn by(self, deadline: Moment) -> Self {
-        Self { deadline, ..self }
-    }
-}
-
-fn tombstones(keys: Vec<Bytes>, fence_window: Duration) -> Vec<KeyWrite> {
-    let tombstone = Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[]);
-    let bury = |key| KeyWrite { key, envelope: tombstone.clone(), keep: Some(fence_window) };
-    keys.into_iter().map(bury).collect()
-}
-
-/// A proposed write of a loaded value: stored only if nothing newer is there. Not a change of truth, never broadcast.
-///
-/// ```
-/// use bytes::Bytes;
-/// use nearfar_core::{Fill, KeyWrite, Moment, Version};
-///
-/// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: None };
-/// let fill = Fill { write, base: Version::new(3), deadline: Moment::NEVER };
-/// assert_eq!(fill.base.number(), 3);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fill {
-    /// What to store; its version becomes `base`.
-    pub write: KeyWrite,
-    /// The partition's sequence before the load began.
-    pub base: Version,
-    /// L2 refuses to act after this moment of its own clock: later, a tombstone of the time of the load may be gone.
-    pub deadline: Moment,
-}
-
-/// What became of a fill.
-///
-/// ```
-/// assert_ne!(nearfar_core::FillOutcome::Stored, nearfar_core::FillOutcome::Refused);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FillOutcome {
-    /// It is in L2 now.
-    Stored,
-    /// Something newer was there, or the history that it belongs to is over.
-    Refused,
-    /// It came after its deadline.
-    Late,
-}
 
 /// What L2 holds of a key, together with where the partition stood at that very moment.
 ///
@@ -194,6 +25,30 @@ pub struct Snapshot {
     pub envelope: Option<Bytes>,
     /// `None` if the partition has no history (yet, or any more).
     pub head: Option<Head>,
+}
+
+/// What L2 holds of several keys, all at the same moment; see [`Snapshot`].
+///
+/// ```
+/// use nearfar_core::{Reading, Snapshot};
+///
+/// let reading = Reading { envelopes: vec![None, None], head: None };
+/// assert_eq!(reading.snapshots().collect::<Vec<_>>(), vec![Snapshot { envelope: None, head: None }; 2]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// The bytes of each key, in the order in which they were asked for.
+    pub envelopes: Vec<Option<Bytes>>,
+    /// `None` if the partition has no history (yet, or any more).
+    pub head: Option<Head>,
+}
+
+impl Reading {
+    /// The same, key by key.
+    pub fn snapshots(self) -> impl Iterator<Item = Snapshot> {
+        let head = self.head;
+        self.envelopes.into_iter().map(move |envelope| Snapshot { envelope, head })
+    }
 }
 
 /// What L2 answers to a beat. It carries L2's clock; it proves nothing about messages, which only the echo does.
@@ -240,6 +95,7 @@ pub struct Partition {
     log_len: usize,
     nodes: BTreeMap<NodeId, Moment>,
     claims: Claims,
+    tags: TagTable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -261,6 +117,7 @@ impl Partition {
             log_len,
             nodes: BTreeMap::new(),
             claims: Claims::default(),
+            tags: TagTable::default(),
         }
     }
 
@@ -269,31 +126,107 @@ impl Partition {
         Snapshot { envelope: self.live(now, key).cloned(), head: self.head }
     }
 
-    /// Applies a change. Returns its number and the message to publish, or `None` after the deadline.
-    pub fn change(&mut self, now: Moment, change: &Change) -> Option<(Version, Bytes)> {
+    /// What is stored under each of these keys, and the head at that moment.
+    pub fn read_many(&self, now: Moment, keys: &[Bytes]) -> Reading {
+        let envelopes = keys.iter().map(|key| self.live(now, key).cloned()).collect();
+        Reading { envelopes, head: self.head }
+    }
+
+    /// Applies a change. Returns its number and the message to publish.
+    pub fn change(&mut self, now: Moment, change: &Change) -> Result<(Version, Bytes), Refusal> {
         if now > change.deadline {
-            return None;
+            return Err(Refusal::Late);
         }
-        let head = self.head_or_begin(now);
-        let version = head.next(now);
-        let floor = if change.effect == Effect::Clear { version } else { head.floor };
-        self.head = Some(Head { sequence: version, floor });
-        for write in &change.writes {
-            if change.effect != Effect::Expire || !self.expire(now, head, write, version) {
-                self.store(now, write, version);
-            }
+        if !self.meets(now, change) {
+            return Err(Refusal::Unmet);
         }
-        let message = Message::stamped(&change.message, version, head.sequence);
+        let before = self.head_or_begin(now);
+        let version = before.next(now);
+        let floor = if change.effect == Effect::Clear { version } else { before.floor };
+        let mut head = Head { sequence: version, floor, ..before };
+        self.apply(now, change, before, &mut head);
+        self.head = Some(head);
+        let message = Message::stamped(&change.message, version, before.sequence);
         self.log.push_back((version, message.clone()));
         while self.log.len() > self.log_len {
             self.log.pop_front();
         }
-        Some((version, message))
+        Ok((version, message))
+    }
+
+    fn apply(&mut self, now: Moment, change: &Change, before: Head, head: &mut Head) {
+        let version = head.sequence;
+        let tags = || change.writes.iter().map(|write| write.key.clone());
+        match change.effect {
+            Effect::Clear => {}
+            Effect::Write => {
+                for write in &change.writes {
+                    note_tagged(head, &write.envelope);
+                    self.store(now, write, version);
+                }
+            }
+            Effect::Expire => {
+                for write in &change.writes {
+                    if !self.expire(now, before, write, version) {
+                        self.store(now, write, version);
+                    }
+                }
+            }
+            Effect::InvalidateTags => self.tags.change(tags(), version, head, |mark| &mut mark.wrong),
+            Effect::ExpireTags => self.tags.change(tags(), version, head, |mark| &mut mark.stale),
+        }
+        if let (Effect::InvalidateTags | Effect::ExpireTags, Some(window)) =
+            (change.effect, change.writes.first().and_then(|write| write.keep))
+        {
+            self.tags.prune(now, head.tags, window);
+        }
+    }
+
+    /// Whether what the change asks for is so.
+    fn meets(&self, now: Moment, change: &Change) -> bool {
+        let present = || change.writes.first().and_then(|write| self.live(now, &write.key));
+        match &change.precondition {
+            Precondition::None => true,
+            Precondition::Absent => !present().is_some_and(|bytes| self.is_fresh(now, bytes)),
+            Precondition::Unchanged { seen, base } => {
+                let identity = present().map_or(&[][..], |bytes| Envelope::identity(bytes));
+                let still = |head: Head| head.covers(*base) && head.tags.changed <= *base;
+                identity == seen && (seen.is_empty() || self.head.is_some_and(still))
+            }
+        }
+    }
+
+    /// Whether these bytes are of a value that may be served.
+    fn is_fresh(&self, now: Moment, bytes: &Bytes) -> bool {
+        let (Some(envelope), Some(head)) = (Envelope::unchecked(bytes), self.head) else { return false };
+        let Envelope { header, stamp, .. } = &envelope;
+        let lasts = |since: Moment, limit: Option<Duration>| limit.is_none_or(|limit| now < since + limit);
+        let in_time = lasts(stamp.written_at, header.ttl) && lasts(stamp.read_at, header.idle);
+        let is_value = header.kind == Kind::Value && head.covers(stamp.version) && !stamp.expired;
+        is_value && in_time && self.is_served(&envelope, head)
+    }
+
+    /// Whether no tag of it was declared wrong or stale since.
+    fn is_served(&self, envelope: &Envelope, head: Head) -> bool {
+        let version = envelope.stamp.version;
+        self.tags_allow(envelope, head, |mark| mark.wrong.max(mark.stale) <= version)
+    }
+
+    fn tags_allow(&self, envelope: &Envelope, head: Head, allows: impl Fn(TagMark) -> bool) -> bool {
+        let Some(tags) = Tags::of(envelope) else { return false };
+        head.tags.changed <= envelope.stamp.version
+            || tags.iter().all(|tag| allows(self.tags.mark(tag, head)))
+    }
+
+    /// The last changes of these tags.
+    pub fn tag_marks(&self, tags: &[Bytes]) -> Vec<TagMark> {
+        let mark = |tag: &Bytes| self.head.map_or_else(TagMark::default, |head| self.tags.mark(tag, head));
+        tags.iter().map(mark).collect()
     }
 
     /// Stores a loaded value unless something newer is there.
     pub fn fill(&mut self, now: Moment, fill: &Fill) -> FillOutcome {
-        let head = match self.head_for(now, fill.deadline, fill.base) {
+        let mut head = match self.head_for(now, fill.deadline, fill.base) {
             Ok(head) => head,
             Err(hindered) => return hindered,
         };
@@ -302,20 +235,55 @@ impl Partition {
         if present.is_some_and(newer) {
             return FillOutcome::Refused;
         }
+        note_tagged(&mut head, &fill.write.envelope);
+        self.head = Some(head);
         self.store(now, &fill.write, fill.base);
         FillOutcome::Stored
     }
 
+    /// Stores loaded values, each unless something newer is there.
+    pub fn fill_many(&mut self, now: Moment, fills: Fills) -> Vec<FillOutcome> {
+        let Fills { writes, base, deadline } = fills;
+        writes.into_iter().map(|write| self.fill(now, &Fill { write, base, deadline })).collect()
+    }
+
     /// Keeps what stands under a key for longer, unless something else stands there by now.
     pub fn renew(&mut self, now: Moment, renewal: &Renewal) -> FillOutcome {
-        if let Err(hindered) = self.head_for(now, renewal.deadline, renewal.base) {
-            return hindered;
-        }
+        let mut head = match self.head_for(now, renewal.deadline, renewal.base) {
+            Ok(head) => head,
+            Err(hindered) => return hindered,
+        };
         let present = self.live(now, &renewal.key);
         let renewed = present.and_then(|bytes| renewal.applied_to(bytes, now));
         let Some(envelope) = renewed else { return FillOutcome::Refused };
+        note_tagged(&mut head, &envelope);
+        self.head = Some(head);
         self.put(now, renewal.key.clone(), envelope, renewal.keep);
         FillOutcome::Stored
+    }
+
+    /// Gives back the memory of what is dead and fences no more.
+    pub fn purge(&mut self, now: Moment, fence_window: Duration) -> Purged {
+        let examined = self.entries.len();
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|_, stored| !self.is_purgeable(now, stored, fence_window));
+        self.entries = entries;
+        Purged { examined: examined as u64, removed: (examined - self.entries.len()) as u64, next: None }
+    }
+
+    fn is_purgeable(&self, now: Moment, stored: &Stored, fence_window: Duration) -> bool {
+        let Some(head) = self.head else { return true };
+        if now >= stored.expires_at {
+            return true;
+        }
+        let Some(envelope) = Envelope::unchecked(&stored.envelope) else { return false };
+        // Of another history, or cleared: a fill that it could fence is refused for its base.
+        if !head.covers(envelope.stamp.version) {
+            return true;
+        }
+        let fences = now < envelope.stamp.written_at + fence_window;
+        let is_wrong = || !self.tags_allow(&envelope, head, |mark| mark.wrong <= envelope.stamp.version);
+        !fences && is_wrong()
     }
 
     /// Notes that a value was read, if its lifetime depends on that. It stays for the fence window at least.
@@ -396,16 +364,21 @@ impl Partition {
 
     /// Whether there was a value to be declared stale.
     fn expire(&mut self, now: Moment, head: Head, write: &KeyWrite, version: Version) -> bool {
-        let Some(stored) = self.entries.get_mut(&write.key).filter(|stored| now < stored.expires_at) else {
+        let Some(stored) = self.entries.get(&write.key).filter(|stored| now < stored.expires_at) else {
             return false;
         };
-        let Some(envelope) = Envelope::expired(&stored.envelope, |present| head.covers(present), version)
-        else {
-            return false;
+        // A wrong value must not become a stale one.
+        let is_wrong = |bytes: &Bytes| {
+            let not_wrong = |envelope: &Envelope| {
+                self.tags_allow(envelope, head, |mark| mark.wrong <= envelope.stamp.version)
+            };
+            Envelope::unchecked(bytes).is_some_and(|envelope| !not_wrong(&envelope))
         };
-        stored.envelope = envelope;
+        let expired = Envelope::expired(&stored.envelope, |present| head.covers(present), version);
+        let Some(envelope) = expired.filter(|_| !is_wrong(&stored.envelope)) else { return false };
         let kept_until = write.keep.map_or(Moment::NEVER, |keep| now + keep);
-        stored.expires_at = stored.expires_at.max(kept_until);
+        let expires_at = stored.expires_at.max(kept_until);
+        self.entries.insert(write.key.clone(), Stored { envelope, expires_at });
         true
     }
 
@@ -421,5 +394,12 @@ impl Partition {
             self.entries.retain(|_, stored| now < stored.expires_at);
             self.sweep_at = (self.entries.len() * 2).max(SWEEP_AT_LEAST);
         }
+    }
+}
+
+/// A tagged entry that is stored may live for longer than all before it.
+fn note_tagged(head: &mut Head, envelope: &Bytes) {
+    if let Some(envelope) = Envelope::unchecked(envelope) {
+        head.tags.note(&envelope.header);
     }
 }

@@ -1,5 +1,5 @@
 use crate::bytes_in::{BytesIn, wire_len};
-use crate::{Envelope, Moment};
+use crate::{Envelope, Moment, Tags};
 
 /// By what the origin of a value tells whether it has changed since, as HTTP does.
 ///
@@ -23,7 +23,7 @@ impl Validators {
     /// The longest etag that is stored.
     pub const MAX_ETAG_LEN: usize = 1024;
 
-    /// The notes of an envelope without tags; empty if there is nothing to note.
+    /// As they end the notes of an envelope, behind its tags; empty if there is nothing to note.
     pub fn encode(&self) -> Vec<u8> {
         if *self == Self::default() {
             return Vec::new();
@@ -39,10 +39,7 @@ impl Validators {
     /// Those of an envelope; `None` if its notes cannot be read.
     pub fn of(envelope: &Envelope) -> Option<Self> {
         let mut notes = BytesIn::new(&envelope.notes);
-        for _ in 0..envelope.header.tag_count {
-            let len = notes.u16()?;
-            notes.take(len.into())?;
-        }
+        Tags::read(&mut notes, envelope.header.tag_count)?;
         if notes.len() == 0 {
             return Some(Self::default());
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearfar_core::{Batch, Moment, Outbox, Setback, Version};
+use nearfar_core::{Batch, Moment, Outbox, Setback, Subject, Version};
 use proptest::prelude::*;
 
 const NOW: Moment = Moment::from_micros(1_000_000_000);
@@ -20,6 +20,10 @@ fn with(numbers: impl IntoIterator<Item = usize>) -> Outbox {
     let mut outbox = Outbox::default();
     numbers.into_iter().for_each(|number| outbox.add(NOW, key(number), NOW));
     outbox
+}
+
+fn subject(name: &'static str) -> Subject {
+    Subject::Key(name.into())
 }
 
 /// Sends all that is due, as L2 acknowledges it.
@@ -47,8 +51,8 @@ fn one_batch_is_under_way_at_a_time_and_its_keys_count_as_waiting() {
     assert_eq!(outbox.poll(NOW), Some(keys([1])));
     outbox.add(NOW, key(2), NOW);
     assert_eq!((outbox.poll(NOW), outbox.due()), (None, Moment::NEVER));
-    assert_eq!((outbox.depth(), outbox.left()), (2, Some(keys([1, 2]))));
-    assert!(outbox.holds(b"1") && outbox.holds(b"2") && !outbox.holds(b"3"));
+    assert_eq!((outbox.depth(), outbox.left()), (2, vec![keys([1, 2])]));
+    assert!(outbox.holds(&subject("1")) && outbox.holds(&subject("2")) && !outbox.holds(&subject("3")));
     outbox.acknowledge();
     assert_eq!(outbox.poll(NOW), Some(keys([2])));
 }
@@ -90,12 +94,12 @@ fn nothing_is_sent_while_its_change_may_still_be_executed() {
     let late = NOW + Duration::from_secs(1);
     let mut outbox = with([2]);
     outbox.add(NOW, key(1), late);
-    assert!(outbox.may_be_overtaken(Some(b"1"), NOW) && outbox.may_be_overtaken(None, NOW));
-    assert!(!outbox.may_be_overtaken(Some(b"2"), NOW));
+    assert!(outbox.may_be_overtaken(Some(&subject("1")), NOW) && outbox.may_be_overtaken(None, NOW));
+    assert!(!outbox.may_be_overtaken(Some(&subject("2")), NOW));
     assert_eq!(sent(&mut outbox, NOW), [keys([2])]);
     assert_eq!(outbox.due(), late);
-    assert!(outbox.holds(b"1"));
-    assert!(!outbox.may_be_overtaken(Some(b"1"), late));
+    assert!(outbox.holds(&subject("1")));
+    assert!(!outbox.may_be_overtaken(Some(&subject("1")), late));
     assert_eq!(sent(&mut outbox, late), [keys([1])]);
 }
 
@@ -105,10 +109,10 @@ fn too_many_keys_become_one_raise_of_the_floor() {
     assert_eq!((outbox.depth(), outbox.overflows()), (Outbox::MAX_KEYS, 0));
     outbox.add(NOW, key(Outbox::MAX_KEYS), NOW + Duration::from_secs(1));
     assert_eq!((outbox.depth(), outbox.overflows(), outbox.oldest()), (1, 1, Some(NOW)));
-    assert!(outbox.holds(b"anything"));
+    assert!(outbox.holds(&subject("anything")));
     assert_eq!(sent(&mut outbox, NOW), [], "one of them may still be executed");
     outbox.add(NOW, key(1), NOW);
-    assert_eq!((outbox.depth(), outbox.left()), (1, Some(Batch::Everything)));
+    assert_eq!((outbox.depth(), outbox.left()), (1, vec![Batch::Everything]));
     assert_eq!(sent(&mut outbox, NOW + Duration::from_secs(1)), [Batch::Everything]);
     assert_eq!(outbox.depth(), 0);
 }
@@ -138,6 +142,7 @@ fn many_keys_go_in_batches() {
 fn count(batch: &Batch) -> usize {
     match batch {
         Batch::Keys(keys) => keys.len(),
+        Batch::Tags(_) => unreachable!("nothing has tags here"),
         Batch::Everything => 0,
     }
 }
@@ -245,7 +250,7 @@ fn losses_at_the_same_time_are_one() {
         outbox.remember(NOW, keys([number]), Version::new(1 + number as u64));
     }
     assert_eq!(outbox.due(), NOW + Duration::from_millis(20));
-    assert!(!outbox.may_be_overtaken(Some(b"1"), NOW), "L2 has executed it, if it has");
+    assert!(!outbox.may_be_overtaken(Some(&subject("1")), NOW), "L2 has executed it, if it has");
 }
 
 #[test]
@@ -280,7 +285,7 @@ fn a_key_that_is_refused_lets_the_others_pass() {
         }
     }
     assert_eq!(delivered, [key(2), key(3)]);
-    assert!(outbox.holds(b"1"));
+    assert!(outbox.holds(&subject("1")));
 }
 
 /// The subscription is away, L2 is not, and everybody writes.
@@ -306,7 +311,7 @@ fn a_clear_is_not_remembered_longer_than_keys_are() {
         outbox.remember(now, keys([second]), Version::new(2 + second as u64));
     }
     outbox.reissue(now, Version::new(200));
-    assert!(matches!(outbox.left(), Some(Batch::Keys(_))));
+    assert!(matches!(outbox.left().as_slice(), [Batch::Keys(_)]));
 }
 
 #[test]
@@ -347,13 +352,13 @@ fn a_change_that_came_through_makes_the_invalidation_of_an_earlier_one_needless(
     let mut outbox = Outbox::default();
     let second = Duration::from_secs(1);
     outbox.add(NOW, key(1), NOW + second);
-    outbox.strike_out(&key(1), NOW);
-    assert!(outbox.holds(&key(1)), "the earlier one could still be executed after it");
+    outbox.strike_out(&Subject::Key(key(1)), NOW);
+    assert!(outbox.holds(&Subject::Key(key(1))), "the earlier one could still be executed after it");
     outbox.add(NOW + second, key(1), NOW);
-    outbox.strike_out(&key(1), NOW + second);
-    assert!(outbox.holds(&key(1)), "one that failed meanwhile is not over");
-    outbox.strike_out(&key(1), NOW + 2 * second);
-    assert_eq!((outbox.left(), outbox.due()), (None, Moment::NEVER));
+    outbox.strike_out(&Subject::Key(key(1)), NOW + second);
+    assert!(outbox.holds(&Subject::Key(key(1))), "one that failed meanwhile is not over");
+    outbox.strike_out(&Subject::Key(key(1)), NOW + 2 * second);
+    assert_eq!((outbox.left(), outbox.due()), (Vec::new(), Moment::NEVER));
 }
 
 #[derive(Clone, Debug)]
@@ -405,6 +410,7 @@ proptest! {
                     if let Some(batch) = outbox.poll(now) {
                         prop_assert!(under_way.is_none());
                         let covers = match &batch {
+                            Batch::Tags(_) => unreachable!("nothing has tags here"),
                             Batch::Everything => (0..5).collect(),
                             Batch::Keys(keys) => keys.iter().map(|key| {
                                 std::str::from_utf8(key).unwrap().parse().unwrap()
@@ -425,9 +431,9 @@ proptest! {
                 Step::Pass(millis) => now = now + Duration::from_millis(millis),
             }
             for number in &owed {
-                prop_assert!(outbox.holds(&key(*number)), "{number} is owed");
+                prop_assert!(outbox.holds(&Subject::Key(key(*number))), "{number} is owed");
             }
-            prop_assert_eq!(outbox.depth() == 0, outbox.left().is_none());
+            prop_assert_eq!(outbox.depth() == 0, outbox.left().is_empty());
             prop_assert!(outbox.depth() > 0 || owed.is_empty());
             prop_assert_eq!(outbox.depth() > 0, outbox.oldest().is_some());
             if under_way.is_none() && outbox.depth() > 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearfar_core::{
     BeatId, Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
-    Message, MessageBody, Moment, NodeId, Partition, Renewal, Version,
+    Message, MessageBody, Moment, NodeId, Partition, Refusal, Renewal, Version,
 };
 
 const NODE: NodeId = NodeId::new(1);
@@ -92,7 +92,7 @@ fn a_fill_without_a_history_is_refused() {
 fn nothing_happens_after_a_deadline() {
     let mut partition = Partition::new(10);
     let base = partition.beat(at(0), NODE, BeatId::new(1), KEEP).0.sequence;
-    assert!(partition.change(at(2), &invalidation("k").by(at(1))).is_none());
+    assert_eq!(partition.change(at(2), &invalidation("k").by(at(1))), Err(Refusal::Late));
     let late = Fill { deadline: at(1), ..fill("k", base) };
     assert_eq!(partition.fill(at(2), &late), FillOutcome::Late);
     assert_eq!(partition.read(at(2), b"k").envelope, None);

@@ -37,6 +37,11 @@ impl Keys {
         self.named("#log").into()
     }
 
+    /// The changes of tags.
+    pub(crate) fn tags(&self) -> Key {
+        self.named("#tags").into()
+    }
+
     pub(crate) fn nodes(&self) -> Key {
         self.named("#nodes").into()
     }
@@ -62,6 +67,11 @@ impl Keys {
     /// Where the right to publish is tried; nobody listens.
     pub(crate) fn trial_channel(&self) -> String {
         self.named("#echo:rights")
+    }
+
+    /// The pattern of the keys of values.
+    pub(crate) fn values(&self) -> String {
+        self.named(":*")
     }
 
     /// The pattern of all keys of the partition.
@@ -106,6 +116,7 @@ mod tests {
         assert_eq!(keys.head().as_bytes(), b"{users.0}#head");
         assert_eq!(keys.claim(b"42").as_bytes(), b"{users.0}#claim:42");
         assert_eq!(keys.log().as_bytes(), b"{users.0}#log");
+        assert_eq!(keys.tags().as_bytes(), b"{users.0}#tags");
         assert_eq!(keys.nodes().as_bytes(), b"{users.0}#nodes");
         assert_eq!(keys.bus(), "{users.0}#bus");
         assert_eq!(keys.echo(NodeId::new(255)), "{users.0}#echo:00000000000000ff");

@@ -65,6 +65,9 @@ const TRIALS: &[&[&str]] = &[
     &["ZRANGE", KEY, "0", "0"],
     &["ZREM", KEY, "-"],
     &["ZREMRANGEBYSCORE", KEY, "0", "0"],
+    &["ZSCORE", KEY, "-"],
+    &["UNLINK", KEY],
+    &["SCAN", "0", "COUNT", "1"],
     &[PUBLISH, CHANNEL, "-"],
 ];
 
@@ -93,7 +96,7 @@ pub(crate) fn publish(sharded: bool) -> &'static str {
 /// Whether everything that is needed in a partition is allowed.
 pub(crate) async fn check(store: &RedisL2, partition: &PartitionId) -> Result<(), L2Error> {
     let names = Keys::of(partition);
-    let keys = vec![names.head(), names.log(), names.nodes(), names.value(b""), names.trial()];
+    let keys = vec![names.head(), names.log(), names.nodes(), names.tags(), names.value(b""), names.trial()];
     let commands = trials(&names, store.is_sharded()).into_iter().map(|command| command.join(" ").into());
     let refused = store.run(partition, &RIGHTS, (keys, commands.collect())).await;
     let refused = refused.map_err(|error| of_keys(error, &names.all_keys()))?;

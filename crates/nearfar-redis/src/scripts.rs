@@ -15,6 +15,10 @@ pub(crate) static FILL: Script =
     Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/fill.lua")));
 pub(crate) static RENEW: Script =
     Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/renew.lua")));
+pub(crate) static TAGS: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/tags.lua")));
+pub(crate) static PURGE: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/purge.lua")));
 pub(crate) static TOUCH: Script =
     Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/touch.lua")));
 pub(crate) static CLAIM: Script =

@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::clients::WithOptions;
-use fred::interfaces::{KeysInterface, SortedSetsInterface, StreamsInterface};
-use fred::types::{Key, Value};
-use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
+use fred::interfaces::{ClientLike, KeysInterface, SortedSetsInterface, StreamsInterface};
+use fred::types::{CustomCommand, Key, Value};
+use nearfar_core::backend::{Beat, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, Fill, FillOutcome, Head, Holder, KeyWrite, Moment,
-    Namespace, NodeId, Notice, PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, FillOutcome, Fills, Head, Holder, KeyWrite, Moment,
+    Namespace, NodeId, Notice, PartitionId, Precondition, Reading, Renewal, TagHead, TagMark, Version,
 };
 
 use crate::doctor::Finding;
@@ -20,12 +20,16 @@ use crate::keys::{self, Keys};
 use crate::lane::{Failure, Lane};
 use crate::lanes::{Lanes, final_error};
 use crate::rights;
-use crate::scripts::{BEAT, CHANGE, CLAIM, FILL, OPEN, RELEASE, RENEW, Script, TOUCH};
+use crate::scripts::{BEAT, CHANGE, CLAIM, FILL, OPEN, PURGE, RELEASE, RENEW, Script, TAGS, TOUCH};
 use crate::topology::Kind;
 use crate::wire::Owned;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
 const MOST_REPLAYED: u64 = 20_000;
+
+/// How many keys one step of a purge looks at, of whatever namespace, and how many one script: neither holds Redis up.
+const SCANNED_AT_ONCE: i64 = 1_000;
+const PURGED_AT_ONCE: usize = 100;
 
 /// Lua's numbers are exact below this, so versions are.
 const VERSIONS_END: u64 = 1 << 53;
@@ -141,6 +145,26 @@ impl RedisL2 {
         self.redirected(home, run).await
     }
 
+    /// A step of a scan through all keys of the server that has the partition. Returns where to go on, 0 at the end, and the
+    /// partition's keys of values among them.
+    async fn scan(
+        &self,
+        partition: &PartitionId,
+        names: &Keys,
+        from: PurgeCursor,
+    ) -> Result<(u64, Vec<Key>), L2Error> {
+        let scan = |lane: Arc<Lane>| {
+            let words = [from.number().to_string(), "MATCH".into(), names.values(), "COUNT".into()];
+            let args: Vec<Value> =
+                words.into_iter().map(Value::from).chain([SCANNED_AT_ONCE.into()]).collect();
+            let command = CustomCommand::new_static("SCAN", None::<u16>, false);
+            async move { lane.command(async |client| Box::pin(client.custom(command, args)).await).await }
+        };
+        let (next, keys): (String, Vec<Bytes>) = self.at(partition, scan).await?;
+        let next = next.parse().map_err(|_| L2Error::Unexpected)?;
+        Ok((next, keys.into_iter().map(Key::from).collect()))
+    }
+
     fn has_sentinels(&self) -> bool {
         matches!(self.lanes.topology.kind(), Kind::Sentinel(_))
     }
@@ -171,32 +195,74 @@ impl L2 for RedisL2 {
         recorded.as_str().and_then(|text| Settings::decode(&text)).ok_or(L2Error::Unexpected)
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
         let names = Keys::of(partition);
         let read = |lane: Arc<Lane>| {
-            let keys = vec![names.value(key), names.head()];
+            let keys: Vec<Key> = keys.iter().map(|key| names.value(key)).chain([names.head()]).collect();
             async move { lane.command(async |client| Box::pin(client.mget::<Value, _>(keys)).await).await }
         };
-        let Value::Array(found) = self.at(partition, read).await? else { return Err(L2Error::Unexpected) };
-        let [envelope, head] = <[Value; 2]>::try_from(found).map_err(|_| L2Error::Unexpected)?;
-        Ok(Snapshot { envelope: envelope.into_bytes(), head: parse_head(&head) })
+        let Value::Array(mut found) = self.at(partition, read).await? else {
+            return Err(L2Error::Unexpected);
+        };
+        let head = found.pop().filter(|_| found.len() == keys.len()).ok_or(L2Error::Unexpected)?;
+        let envelopes = found.into_iter().map(Value::into_bytes).collect();
+        Ok(Reading { envelopes, head: parse_head(&head) })
     }
 
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
         let call = change_call(&Keys::of(partition), &change, self.log_len);
-        match number(&self.run(partition, CHANGE.for_shard(self.is_sharded()), call).await?)? {
+        let answer = self.run(partition, CHANGE.for_shard(self.is_sharded()), call).await?;
+        match answer.as_i64().ok_or(L2Error::Unexpected)? {
             0 => Err(L2Error::DeadlinePassed),
-            version => Ok(Version::new(version)),
+            -1 => Err(L2Error::Unmet),
+            version => u64::try_from(version).map(Version::new).map_err(|_| L2Error::Unexpected),
         }
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
         let names = Keys::of(partition);
-        let KeyWrite { key, envelope, keep } = fill.write;
-        let keys = vec![names.head(), names.value(&key)];
-        let base = decimal(fill.base.number());
-        let args = vec![decimal(fill.deadline.micros()), base, envelope.into(), keep_millis(keep)];
-        fill_outcome(&self.run(partition, &FILL, (keys, args)).await?)
+        let mut keys = vec![names.head()];
+        let mut args = vec![decimal(fills.deadline.micros()), decimal(fills.base.number())];
+        for KeyWrite { key, envelope, keep } in fills.writes {
+            keys.push(names.value(&key));
+            args.extend([envelope.into(), keep_millis(keep)]);
+        }
+        let Value::Array(answers) = self.run(partition, &FILL, (keys, args)).await? else {
+            return Err(L2Error::Unexpected);
+        };
+        answers.iter().map(fill_outcome).collect()
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        let names = Keys::of(partition);
+        let call = (vec![names.head(), names.tags()], tags.iter().cloned().map(Value::from).collect());
+        let Value::Array(numbers) = self.run(partition, &TAGS, call).await? else {
+            return Err(L2Error::Unexpected);
+        };
+        let mark = |pair: &[Value]| {
+            let (wrong, stale) = (Version::new(number(&pair[0])?), Version::new(number(&pair[1])?));
+            Ok::<_, L2Error>(TagMark { wrong, stale })
+        };
+        let marks: Vec<TagMark> = numbers.chunks_exact(2).map(mark).collect::<Result<_, _>>()?;
+        if marks.len() == tags.len() { Ok(marks) } else { Err(L2Error::Unexpected) }
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        let names = Keys::of(partition);
+        let (next, found) = self.scan(partition, &names, from).await?;
+        let examined = found.len() as u64;
+        let mut removed = 0;
+        for some in found.chunks(PURGED_AT_ONCE) {
+            let keys = [names.head(), names.tags()].into_iter().chain(some.iter().cloned()).collect();
+            let call = (keys, vec![keep_millis(Some(fence_window))]);
+            removed += number(&self.run(partition, &PURGE, call).await?)?;
+        }
+        Ok(Purged { examined, removed, next: (next != 0).then(|| PurgeCursor::new(next)) })
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {
@@ -326,20 +392,36 @@ fn entry_id(version: Version) -> String {
 }
 
 fn change_call(names: &Keys, change: &Change, log_len: u64) -> (Vec<Key>, Vec<Value>) {
-    let mut keys = vec![names.head(), names.log()];
+    let mut keys = vec![names.head(), names.log(), names.tags()];
     let mut args: Vec<Value> = vec![
         decimal(change.deadline.micros()),
-        effect_word(change.effect),
+        effect_word(change.effect).into(),
         names.bus().into(),
         // Redis counts in signed numbers.
         decimal(log_len.min(i64::MAX as u64)),
         change.message.clone().into(),
+        precondition(&change.precondition),
     ];
-    for write in &change.writes {
-        keys.push(names.value(&write.key));
-        args.extend([write.envelope.clone().into(), keep_millis(write.keep)]);
+    let is_of_tags = matches!(change.effect, Effect::InvalidateTags | Effect::ExpireTags);
+    for KeyWrite { key, envelope, keep } in &change.writes {
+        if is_of_tags {
+            args.extend([key.clone().into(), keep_millis(*keep)]);
+        } else {
+            keys.push(names.value(key));
+            args.extend([envelope.clone().into(), keep_millis(*keep)]);
+        }
     }
     (keys, args)
+}
+
+fn precondition(precondition: &Precondition) -> Value {
+    match precondition {
+        Precondition::None => "".into(),
+        Precondition::Absent => "absent".into(),
+        Precondition::Unchanged { seen, base } => {
+            Bytes::from([format!("={base} ").as_bytes(), seen].concat()).into()
+        }
+    }
 }
 
 fn fill_outcome(answer: &Value) -> Result<FillOutcome, L2Error> {
@@ -351,13 +433,14 @@ fn fill_outcome(answer: &Value) -> Result<FillOutcome, L2Error> {
     }
 }
 
-fn effect_word(effect: Effect) -> Value {
-    let word = match effect {
+fn effect_word(effect: Effect) -> &'static str {
+    match effect {
         Effect::Write => "write",
         Effect::Clear => "clear",
         Effect::Expire => "expire",
-    };
-    word.into()
+        Effect::InvalidateTags => "invalidate_tags",
+        Effect::ExpireTags => "expire_tags",
+    }
 }
 
 fn beat_call(names: &Keys, beat: &Beat) -> (Vec<Key>, Vec<Value>) {
@@ -392,10 +475,19 @@ fn number(answer: &Value) -> Result<u64, L2Error> {
 /// The scripts' `read_head`.
 pub(crate) fn parse_head(value: &Value) -> Option<Head> {
     let text = std::str::from_utf8(value.as_bytes()?).ok()?;
-    let (sequence, floor) = text.split_once(' ')?;
-    let (sequence, floor) = (parse_digits(sequence)?, parse_digits(floor)?);
-    let valid = sequence < VERSIONS_END && floor <= sequence;
-    valid.then(|| Head { sequence: Version::new(sequence), floor: Version::new(floor) })
+    let numbers: Option<Vec<u64>> = text.split(' ').map(parse_digits).collect();
+    let (sequence, floor, changed, longest_millis) = match *numbers?.as_slice() {
+        [sequence, floor] => (sequence, floor, 0, 0),
+        [sequence, floor, changed, longest_millis] => (sequence, floor, changed, longest_millis),
+        _ => return None,
+    };
+    let is_valid = sequence < VERSIONS_END && floor.max(changed) <= sequence;
+    let tags = TagHead { changed: Version::new(changed), longest_millis };
+    (is_valid && longest_millis <= TagHead::ENDLESS).then(|| Head {
+        sequence: Version::new(sequence),
+        floor: Version::new(floor),
+        tags,
+    })
 }
 
 fn parse_digits(text: &str) -> Option<u64> {

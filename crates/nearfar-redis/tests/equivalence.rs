@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{NODE, beat, key, options, partition, value};
-use nearfar_core::backend::{L2, L2Error};
+use nearfar_core::backend::{L2, L2Error, PurgeCursor};
 use nearfar_core::{
-    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
-    Message, Moment, Partition, Renewal, Snapshot, Version,
+    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, FillOutcome, Fills, Holder, KeyWrite, Kind,
+    Message, Moment, Partition, Precondition, Refusal, Renewal, Snapshot, TagMark, Tags, Version,
 };
 use nearfar_redis::{RedisL2, connect};
 use nearfar_testkit::RedisServer;
@@ -23,6 +23,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 const KEYS: [&str; 3] = ["", "#head", "k\u{0}\r\n"];
+const TAGS: [&str; 3] = ["red", "ed", "+"];
 const HOUR: Duration = Duration::from_secs(3600);
 const PAST: Moment = Moment::from_micros(1);
 
@@ -40,10 +41,16 @@ enum Op {
     Set { key: usize, payload: Vec<u8>, keep: Option<Duration>, late: bool },
     SetWithIdle { key: usize, payload: Vec<u8> },
     SetForeign { key: usize, which: usize },
+    SetTagged { key: usize, tags: Vec<&'static str>, ttl: Option<Duration> },
+    SetAbsent { key: usize, payload: Vec<u8> },
+    Update { key: usize, payload: Vec<u8>, base: Base, of_another: bool },
+    ChangeTags { tags: Vec<&'static str>, stale: bool },
+    TagMarks,
+    Purge,
     Invalidate { keys: Vec<usize> },
     Expire { key: usize },
     Clear,
-    Fill { key: usize, payload: Vec<u8>, base: Base, late: bool },
+    Fill { keys: Vec<usize>, tags: Vec<&'static str>, base: Base, late: bool },
     Renew { key: usize, payload: Vec<u8>, base: Base, late: bool, of_another: bool },
     Touch { key: usize },
     Claim { key: usize, holder: u64, of_another: bool },
@@ -69,7 +76,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let late = || prop::bool::weighted(0.1);
     let keep = prop::option::of(Just(HOUR));
     let set = (key(), payload(), keep, late());
-    let fill = (key(), payload(), bases(), late());
+    let tags = || prop::sample::subsequence(TAGS.to_vec(), 0..=2);
+    let fill = (prop::collection::vec(key(), 1..3), tags(), bases(), late());
+    let update = (key(), payload(), bases(), late());
     let renew = (key(), payload(), bases(), late(), late());
     let op = prop_oneof![
         6 => set.prop_map(|(key, payload, keep, late)| Op::Set { key, payload, keep, late }),
@@ -78,7 +87,14 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => key().prop_map(|key| Op::Expire { key }),
         2 => (key(), payload()).prop_map(|(key, payload)| Op::SetWithIdle { key, payload }),
         1 => Just(Op::Clear),
-        8 => fill.prop_map(|(key, payload, base, late)| Op::Fill { key, payload, base, late }),
+        8 => fill.prop_map(|(keys, tags, base, late)| Op::Fill { keys, tags, base, late }),
+        6 => (key(), tags(), prop::option::of(Just(HOUR)))
+            .prop_map(|(key, tags, ttl)| Op::SetTagged { key, tags, ttl }),
+        3 => (key(), payload()).prop_map(|(key, payload)| Op::SetAbsent { key, payload }),
+        5 => update.prop_map(|(key, payload, base, of_another)| Op::Update { key, payload, base, of_another }),
+        4 => (tags(), prop::bool::weighted(0.3)).prop_map(|(tags, stale)| Op::ChangeTags { tags, stale }),
+        3 => Just(Op::TagMarks),
+        2 => Just(Op::Purge),
         6 => renew.prop_map(|(key, payload, base, late, of_another)| Op::Renew {
             key, payload, base, late, of_another,
         }),
@@ -101,10 +117,12 @@ fn bases() -> impl Strategy<Value = Base> {
     ]
 }
 
-/// The operations of either side. A change that came too late has no version.
+/// The operations of either side.
 trait Side {
-    async fn change(&mut self, change: Change) -> Option<Version>;
-    async fn fill(&mut self, fill: Fill) -> FillOutcome;
+    async fn change(&mut self, change: Change) -> Result<Version, Refusal>;
+    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome>;
+    async fn tag_marks(&mut self, tags: &[Bytes]) -> Vec<TagMark>;
+    async fn purge(&mut self) -> u64;
     async fn renew(&mut self, renewal: Renewal) -> FillOutcome;
     async fn touch(&mut self, key: &Bytes);
     async fn claim(&mut self, claim: Claim) -> ClaimOutcome;
@@ -133,14 +151,23 @@ impl Model {
 }
 
 impl Side for Model {
-    async fn change(&mut self, change: Change) -> Option<Version> {
+    async fn change(&mut self, change: Change) -> Result<Version, Refusal> {
         let now = self.tick();
         self.partition.change(now, &change).map(|(version, _)| version)
     }
 
-    async fn fill(&mut self, fill: Fill) -> FillOutcome {
+    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome> {
         let now = self.tick();
-        self.partition.fill(now, &fill)
+        self.partition.fill_many(now, fills)
+    }
+
+    async fn tag_marks(&mut self, tags: &[Bytes]) -> Vec<TagMark> {
+        self.partition.tag_marks(tags)
+    }
+
+    async fn purge(&mut self) -> u64 {
+        let now = self.tick();
+        self.partition.purge(now, HOUR).removed
     }
 
     async fn renew(&mut self, renewal: Renewal) -> FillOutcome {
@@ -186,16 +213,30 @@ struct Real<'a> {
 }
 
 impl Side for Real<'_> {
-    async fn change(&mut self, change: Change) -> Option<Version> {
+    async fn change(&mut self, change: Change) -> Result<Version, Refusal> {
         match self.l2.change(&partition(), change).await {
-            Ok(version) => Some(version),
-            Err(L2Error::DeadlinePassed) => None,
+            Ok(version) => Ok(version),
+            Err(L2Error::DeadlinePassed) => Err(Refusal::Late),
+            Err(L2Error::Unmet) => Err(Refusal::Unmet),
             Err(error) => panic!("{error}"),
         }
     }
 
-    async fn fill(&mut self, fill: Fill) -> FillOutcome {
-        self.l2.fill(&partition(), fill).await.unwrap()
+    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome> {
+        self.l2.fill_many(&partition(), fills).await.unwrap()
+    }
+
+    async fn tag_marks(&mut self, tags: &[Bytes]) -> Vec<TagMark> {
+        self.l2.tag_marks(&partition(), tags).await.unwrap()
+    }
+
+    async fn purge(&mut self) -> u64 {
+        let (mut removed, mut next) = (0, Some(PurgeCursor::default()));
+        while let Some(from) = next {
+            let purged = self.l2.purge(&partition(), from, HOUR).await.unwrap();
+            (removed, next) = (removed + purged.removed, purged.next);
+        }
+        removed
     }
 
     async fn renew(&mut self, renewal: Renewal) -> FillOutcome {
@@ -234,12 +275,14 @@ impl Side for Real<'_> {
 /// What an operation showed, with ranks for versions.
 #[derive(Debug, PartialEq, Eq)]
 enum Shown {
-    Changed(Option<usize>),
-    Filled(FillOutcome),
+    Changed(Result<usize, Refusal>),
+    Filled(Vec<FillOutcome>),
+    Marked(Vec<(usize, usize)>),
+    Purged(u64),
     Claimed(ClaimOutcome),
     Done,
     Beaten(usize),
-    Found { head: Option<(usize, usize)>, entry: Option<(Option<usize>, Bytes)> },
+    Found { head: Option<((usize, usize, usize), u64)>, entry: Option<(Option<usize>, Bytes)> },
 }
 
 /// One side under observation.
@@ -280,10 +323,40 @@ impl<S: Side> Observed<S> {
             }
             Op::Expire { key: at } => self.change(Change::expire(NODE, vec![key(KEYS[*at])], HOUR)).await,
             Op::Clear => self.change(Change::clear(NODE)).await,
-            Op::Fill { key: at, payload, base, late } => {
+            Op::SetTagged { key: at, tags, ttl } => {
+                let write = KeyWrite { key: key(KEYS[*at]), envelope: tagged(tags, *ttl), keep: Some(HOUR) };
+                self.change(Change::set(NODE, write)).await
+            }
+            Op::SetAbsent { key: at, payload } => {
                 let write = KeyWrite { key: key(KEYS[*at]), envelope: value(payload), keep: Some(HOUR) };
+                self.change(Change::set(NODE, write).only_if(Precondition::Absent)).await
+            }
+            Op::Update { key: at, payload, base, of_another } => {
+                let key = key(KEYS[*at]);
+                let (seen, base) = (self.identity(&key, *of_another).await, self.base(base).await);
+                let write = KeyWrite { key, envelope: value(payload), keep: Some(HOUR) };
+                let precondition = Precondition::Unchanged { seen, base };
+                self.change(Change::set(NODE, write).only_if(precondition)).await
+            }
+            Op::ChangeTags { tags, stale } => {
+                let make = if *stale { Change::expire_tags } else { Change::invalidate_tags };
+                self.change(make(NODE, names(tags), HOUR)).await
+            }
+            Op::TagMarks => {
+                let marks = self.side.tag_marks(&names(&TAGS)).await;
+                let ranks = |mark: &TagMark| (self.rank(mark.wrong), self.rank(mark.stale));
+                Shown::Marked(marks.iter().map(ranks).collect())
+            }
+            Op::Purge => Shown::Purged(self.side.purge().await),
+            Op::Fill { keys, tags, base, late } => {
+                let write = |at: &usize| KeyWrite {
+                    key: key(KEYS[*at]),
+                    envelope: tagged(tags, None),
+                    keep: Some(HOUR),
+                };
+                let writes = keys.iter().map(write).collect();
                 let base = self.base(base).await;
-                Shown::Filled(self.side.fill(Fill { write, base, deadline: deadline(*late) }).await)
+                Shown::Filled(self.side.fill(Fills { writes, base, deadline: deadline(*late) }).await)
             }
             Op::Renew { key: at, payload, base, late, of_another } => {
                 let (key, base) = (key(KEYS[*at]), self.base(base).await);
@@ -292,7 +365,7 @@ impl<S: Side> Observed<S> {
                 let deadline = deadline(*late);
                 let keep = Some(HOUR);
                 let renewal = Renewal { key, identity, header, base, deadline, keep };
-                Shown::Filled(self.side.renew(renewal).await)
+                Shown::Filled(vec![self.side.renew(renewal).await])
             }
             Op::Touch { key: at } => {
                 self.side.touch(&key(KEYS[*at])).await;
@@ -348,7 +421,10 @@ impl<S: Side> Observed<S> {
 
     async fn read(&mut self, name: &'static str) -> Shown {
         let Snapshot { envelope, head } = self.side.read(&key(name)).await;
-        let head = head.map(|head| (self.rank(head.sequence), self.rank(head.floor)));
+        let head = head.map(|head| {
+            let ranks = (self.rank(head.sequence), self.rank(head.floor), self.rank(head.tags.changed));
+            (ranks, head.tags.longest_millis)
+        });
         let entry = envelope.map(|bytes| {
             let version = Envelope::peek_version(&bytes).filter(|version| *version != Version::UNKNOWN);
             (version.map(|version| self.rank(version)), without(Envelope::STAMP_AT, &bytes))
@@ -366,6 +442,16 @@ impl<S: Side> Observed<S> {
         }
         shown
     }
+}
+
+fn names(tags: &[&'static str]) -> Vec<Bytes> {
+    tags.iter().map(|tag| Bytes::from_static(tag.as_bytes())).collect()
+}
+
+fn tagged(tags: &[&str], ttl: Option<Duration>) -> Bytes {
+    let tags = Tags::new(tags).unwrap();
+    let header = EnvelopeHeader { ttl, tag_count: tags.count(), ..EnvelopeHeader::of(Kind::Value) };
+    Envelope::encode(&header, &tags.encode(), b"tagged")
 }
 
 fn deadline(late: bool) -> Moment {

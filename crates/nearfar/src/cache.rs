@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::call::CallOptions;
@@ -19,6 +20,9 @@ use crate::look::{Errand, Wanted};
 use crate::stats::Stats;
 
 mod changing;
+mod many;
+mod tagging;
+mod updating;
 
 /// A typed cache in one namespace: L1 in this process, L2 shared by all nodes.
 ///
@@ -344,7 +348,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        if self.peek(key).is_some() {
+        if self.call.reads_l1() && self.peek(key).is_some() {
             return Ok(true);
         }
         let encoded = key::encode(&key.to_owned())?;
@@ -392,8 +396,8 @@ where
                 return Ok(LookUp::Absent);
             }
             let encoded = key::encode(&key)?;
-            let entry = self.engine.read_l2(&key, &encoded).await?.fresh();
-            let entry = entry.filter(|entry| self.call.takes(entry.slot()));
+            let entry = self.engine.read_l2(&key, &encoded, &self.call).await?.fresh();
+            let entry = entry.filter(|entry| self.call.takes_cached(entry.slot()));
             if let Some(entry) = entry.as_ref().filter(|entry| entry.is_due()) {
                 self.engine.touch(entry, &key);
             }
@@ -422,8 +426,12 @@ where
     }
 
     fn errand(&self, key: K, or_absent: bool) -> Result<Errand<K>, Error> {
-        let (encoded, wanted) = (key::encode(&key)?, Wanted { or_absent, or_old: true, call: self.call });
-        Ok(Errand { key, encoded, wanted })
+        let encoded = key::encode(&key)?;
+        Ok(self.errand_of(key, encoded, or_absent))
+    }
+
+    fn errand_of(&self, key: K, encoded: Bytes, or_absent: bool) -> Errand<K> {
+        Errand { key, encoded, wanted: Wanted { or_absent, or_old: true, call: self.call } }
     }
 
     /// The name of its keyspace.
@@ -454,7 +462,7 @@ where
     |key, _| Box::pin(async move { loader(key).await.map(Loaded::new).map_err(loader_error) })
 }
 
-fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {
+pub(crate) fn loader_error<E: Into<Box<dyn StdError + Send + Sync>>>(cause: E) -> Error {
     Error::loader(cause.into())
 }
 

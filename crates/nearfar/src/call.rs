@@ -32,8 +32,20 @@ pub struct CallOptions {
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) soft_timeout: Option<Duration>,
     pub(crate) hard_timeout: Option<Duration>,
+    pub(crate) source: Source,
+    pub(crate) skips_l1: bool,
     not_older_than: Option<Version>,
     modified_since: Option<Moment>,
+}
+
+/// Where the answer to a read may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    #[default]
+    Any,
+    /// From L2, or from the loader.
+    L2,
+    Loader,
 }
 
 impl CallOptions {
@@ -86,6 +98,79 @@ impl CallOptions {
         self
     }
 
+    /// L2 is asked, however fresh what L1 has is: for who has to see what was the truth when it asked. What L2 has goes to
+    /// L1, and what is loaded goes to both.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, CallOptions, Nearfar, Tier};
+    ///
+    /// let names: Cache<u64, String> = Nearfar::in_process().cache("names").build().await?;
+    /// names.set(&7, "Ada".to_owned()).await?;
+    /// let fresh = names.with(CallOptions::new().fresh());
+    /// assert_eq!(fresh.get(&7).await?.unwrap().tier(), Tier::L2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fresh(mut self) -> Self {
+        self.source = self.source.max(Source::L2);
+        self
+    }
+
+    /// As [`fresh`](Self::fresh), and what is found or loaded does not go to L1: for who reads a great deal that nobody will
+    /// read again here.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, CallOptions, Nearfar};
+    ///
+    /// let names: Cache<u64, String> = Nearfar::in_process().cache("names").build().await?;
+    /// let export = names.with(CallOptions::new().skip_l1());
+    /// export.get_or_load(&7, |_| async { Ok::<_, std::io::Error>("Ada".to_owned()) }).await?;
+    /// assert!(names.peek(&7).is_none() && names.contains(&7).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn skip_l1(mut self) -> Self {
+        self.skips_l1 = true;
+        self.fresh()
+    }
+
+    /// The loader is asked, whatever is cached, and what it brings is cached in place of that. Callers who do so at the same
+    /// time share one load. Without a loader, there is nothing that a read could bring.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, CallOptions, Nearfar};
+    ///
+    /// let names: Cache<u64, String> = Nearfar::in_process().cache("names").build().await?;
+    /// names.set(&7, "Ada".to_owned()).await?;
+    /// let anew = names.with(CallOptions::new().reload());
+    /// anew.get_or_load(&7, |_| async { Ok::<_, std::io::Error>("Augusta".to_owned()) }).await?;
+    /// assert_eq!(names.get(&7).await?.as_deref().map(String::as_str), Some("Augusta"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "forced_update")]
+    pub fn reload(mut self) -> Self {
+        self.source = Source::Loader;
+        self
+    }
+
+    /// Whether nothing that is cached will do.
+    pub(crate) fn is_to_load(&self) -> bool {
+        self.source == Source::Loader
+    }
+
+    /// Whether L1 may answer.
+    #[inline]
+    pub(crate) fn reads_l1(&self) -> bool {
+        self.source == Source::Any
+    }
+
     /// Entries older than this version are misses: those that may not know of a change that the caller knows of. A
     /// service that passes the version of its [`Outcome`](crate::Outcome) on with a request has the next one read its own
     /// writes, on whatever node. What was loaded for this call will do, whatever its version.
@@ -120,6 +205,11 @@ impl CallOptions {
     pub fn modified_since(mut self, time: SystemTime) -> Self {
         self.modified_since = Some(Moment::default() + clock::since_1970(time));
         self
+    }
+
+    /// Whether what is cached will do.
+    pub(crate) fn takes_cached<V>(&self, slot: &Slot<V>) -> bool {
+        !self.is_to_load() && self.takes(slot)
     }
 
     /// Whether an entry is recent enough.

@@ -1,23 +1,48 @@
-//! Changes of truth: set, invalidate, clear.
+//! Changes of truth: set, invalidate, expire, of keys and of tags, and clear.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Validators, Version};
+use nearfar_core::{
+    Change, Envelope, EnvelopeHeader, KeyWrite, Kind, NodeId, Precondition, Ticket, Validators, Version,
+};
 
-use crate::agreement::Disagreement;
+use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
-use crate::entry::Slot;
+use crate::entry::{Content, Slot};
 use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
-use crate::holdings::{Holdings, Part};
+use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
 use crate::loaded::Loaded;
 use crate::node::deadline;
-use crate::outcome::{Outcome, Unacknowledged};
+use crate::outcome::Outcome;
+use crate::tags::TagChange;
+use crate::unsettled::{About, Failure, Unsettled};
+
+/// A value that is to be set, and what L1 is to hold of it then.
+struct Prepared<K, V> {
+    /// In the form in which a change is about it.
+    named: (K, Bytes),
+    write: KeyWrite,
+    content: Content<V>,
+    lifetime: Lifetime,
+    validators: Validators,
+    tags: nearfar_core::Tags,
+}
+
+/// A key, its encoded form, and what it is to be set to.
+pub(crate) type Setting<K, V> = (K, Bytes, Loaded<V>);
+
+/// What is to be done about names of one partition, one step after the other.
+type Steps<T> = Vec<Vec<(Bytes, T)>>;
+
+/// How a change makes its keys what they are then.
+type MakeChange = fn(NodeId, Vec<Bytes>, Duration) -> Change;
 
 impl<K, V> Engine<K, V>
 where
@@ -25,88 +50,214 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
+        self.set_if(key, encoded, loaded, Precondition::None).await
+    }
+
+    /// Sets a value if the precondition is met; else the error [says so](Error::is_unmet).
+    pub(crate) async fn set_if(
+        &self,
+        key: K,
+        encoded: Bytes,
+        loaded: Loaded<V>,
+        precondition: Precondition,
+    ) -> Result<Outcome, Error> {
+        let prepared = self.prepare(key, encoded, loaded)?;
+        let part = self.held.part_of(&prepared.named.1);
+        self.set_all(part, vec![prepared], precondition).await
+    }
+
+    /// Sets values, in one step per partition; of several for one key the last one counts. What became of each is told in
+    /// their order.
+    pub(crate) async fn set_many(
+        &self,
+        entries: Vec<Result<Setting<K, V>, Error>>,
+    ) -> Vec<Result<Outcome, Error>> {
+        let (mut names, mut by_name) = (Vec::new(), BTreeMap::new());
+        for entry in entries {
+            let prepared = entry.and_then(|(key, encoded, loaded)| self.prepare(key, encoded, loaded));
+            names.push(prepared.as_ref().map(|one| one.named.1.clone()).map_err(Error::clone));
+            by_name.extend(prepared.ok().map(|one| (one.named.1.clone(), one)));
+        }
+        let steps = self.steps_of(by_name, |one| one.write.envelope.len());
+        told(names, join_all(steps.into_iter().map(|(part, steps)| self.set_steps(part, steps))).await)
+    }
+
+    async fn set_steps(
+        &self,
+        part: &Part,
+        steps: Steps<Prepared<K, V>>,
+    ) -> Vec<(Bytes, Result<Outcome, Error>)> {
+        let mut told = Vec::new();
+        for step in steps {
+            let (names, prepared): (Vec<_>, Vec<_>) = step.into_iter().unzip();
+            let outcome = Box::pin(self.set_all(part, prepared, Precondition::None)).await;
+            told.extend(names.into_iter().map(|name| (name, outcome.clone())));
+        }
+        told
+    }
+
+    fn prepare(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Prepared<K, V>, Error> {
         let lifetime = self.options.lifetime(&loaded);
-        let kind = loaded.kind();
+        let (kind, notes) = (loaded.kind(), loaded.notes()?);
         let stored = lifetime
             .zip(loaded.answer.content())
             .ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
         let (lifetime, content) = stored;
-        let envelope = self.envelope(&self.header(kind, lifetime), &loaded.validators, content.value())?;
-        let encoded_len = weight(&envelope);
+        let envelope = self.envelope(&self.header(kind, lifetime), &notes, content.value())?;
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
-        let part = self.held.part_of(&encoded);
-        let ticket = part.gate.ticket(&encoded);
-        let set_at = self.now();
-        let change = Change::set(self.node().id, write);
-        let Outcome::Applied(version) = self.change_key(&key, &encoded, Operation::Set, change).await? else {
-            return Ok(Outcome::Queued);
-        };
-        self.held.counters.sets.add(1);
-        let slot = Slot {
-            content,
-            version,
-            age_when_taken: Duration::ZERO,
-            taken_at: set_at,
-            life: self.options.life(set_at, Left::all(lifetime), lifetime, Duration::ZERO),
-            partition: part.id.index(),
-            generation: ticket.generation(),
-            encoded_len,
-            validators: boxed(loaded.validators),
-        };
-        self.held.l1.admit(key, ticket, Arc::new(slot));
-        Ok(Outcome::Applied(version))
+        let (validators, tags) = (loaded.validators, loaded.tags.unwrap_or_default());
+        Ok(Prepared { named: (key, encoded), write, content, lifetime, validators, tags })
     }
 
-    pub(crate) async fn invalidate(&self, key: K, encoded: Bytes) -> Result<Outcome, Error> {
-        let change = Change::invalidate(self.node().id, vec![encoded.clone()], self.options.fence_window);
-        let outcome = self.change_key(&key, &encoded, Operation::Invalidate, change).await?;
-        self.held.counters.invalidations_sent.add(outcome.is_applied().into());
+    /// Sets values of one partition, each key once.
+    async fn set_all(
+        &self,
+        part: &Part,
+        prepared: Vec<Prepared<K, V>>,
+        precondition: Precondition,
+    ) -> Result<Outcome, Error> {
+        let tickets: Vec<Ticket> = prepared.iter().map(|one| part.gate.ticket(&one.named.1)).collect();
+        let set_at = self.now();
+        let writes = prepared.iter().map(|one| one.write.clone()).collect();
+        let named: Vec<(K, Bytes)> = prepared.iter().map(|one| one.named.clone()).collect();
+        let change = Change::set_many(self.node().id, writes).only_if(precondition);
+        let outcome = self.change_part(part, About::Keys(&named), Operation::Set, change).await?;
+        let Outcome::Applied(version) = outcome else { return Ok(outcome) };
+        self.held.counters.sets.add(prepared.len() as u64);
+        for (one, ticket) in prepared.into_iter().zip(tickets) {
+            let slot = Slot {
+                content: one.content,
+                version,
+                age_when_taken: Duration::ZERO,
+                taken_at: set_at,
+                life: self.options.life(set_at, Left::all(one.lifetime), one.lifetime, Duration::ZERO),
+                partition: part.id.index(),
+                generation: ticket.generation(),
+                encoded_len: weight(&one.write.envelope),
+                validators: boxed(one.validators),
+                tags: part.tags.slot_tags(&one.tags, version),
+            };
+            self.held.l1.admit(one.named.0, ticket, Arc::new(slot));
+        }
         Ok(outcome)
     }
 
+    pub(crate) async fn invalidate(&self, key: K, encoded: Bytes) -> Result<Outcome, Error> {
+        let part = self.held.part_of(&encoded);
+        self.change_keys(part, &[(key, encoded)], Operation::Invalidate, Change::invalidate).await
+    }
+
     pub(crate) async fn expire(&self, key: K, encoded: Bytes) -> Result<Outcome, Error> {
-        let change = Change::expire(self.node().id, vec![encoded.clone()], self.options.fence_window);
-        self.change_key(&key, &encoded, Operation::Expire, change).await
+        let part = self.held.part_of(&encoded);
+        self.change_keys(part, &[(key, encoded)], Operation::Expire, Change::expire).await
+    }
+
+    /// Invalidates keys, in one step per partition. What became of each is told in their order.
+    pub(crate) async fn invalidate_many(
+        &self,
+        keys: Vec<Result<(K, Bytes), Error>>,
+    ) -> Vec<Result<Outcome, Error>> {
+        let names =
+            keys.iter().map(|key| key.as_ref().map(|(_, encoded)| encoded.clone()).map_err(Error::clone));
+        let names = names.collect();
+        let by_name = keys.into_iter().flatten().map(|(key, encoded)| (encoded, key)).collect();
+        let steps = self.steps_of(by_name, |_| 0);
+        told(names, join_all(steps.into_iter().map(|(part, steps)| self.invalidate_steps(part, steps))).await)
+    }
+
+    async fn invalidate_steps(&self, part: &Part, steps: Steps<K>) -> Vec<(Bytes, Result<Outcome, Error>)> {
+        let mut told = Vec::new();
+        for step in steps {
+            let keys: Vec<(K, Bytes)> = step.into_iter().map(|(encoded, key)| (key, encoded)).collect();
+            let outcome = self.change_keys(part, &keys, Operation::Invalidate, Change::invalidate).await;
+            told.extend(keys.into_iter().map(|(_, encoded)| (encoded, outcome.clone())));
+        }
+        told
+    }
+
+    /// What is to be done about names, by partition: those of one go one after the other, in steps that are not too large.
+    fn steps_of<T>(&self, by_name: BTreeMap<Bytes, T>, len: impl Fn(&T) -> usize) -> Vec<(&Part, Steps<T>)> {
+        let mut parts: BTreeMap<u16, Vec<(Bytes, T)>> = BTreeMap::new();
+        for (name, one) in by_name {
+            parts.entry(self.held.part_of(&name).id.index()).or_default().push((name, one));
+        }
+        let steps = |(index, named): (u16, Vec<(Bytes, T)>)| {
+            (&self.held.parts[usize::from(index)], chunks(named, |(name, one)| name.len() + len(one)))
+        };
+        parts.into_iter().map(steps).collect()
+    }
+
+    async fn change_keys(
+        &self,
+        part: &Part,
+        keys: &[(K, Bytes)],
+        doing: Operation,
+        change: MakeChange,
+    ) -> Result<Outcome, Error> {
+        let encoded = keys.iter().map(|(_, encoded)| encoded.clone()).collect();
+        let change = change(self.node().id, encoded, self.options.fence_window);
+        let outcome = self.change_part(part, About::Keys(keys), doing, change).await?;
+        if doing == Operation::Invalidate && outcome.is_applied() {
+            self.held.counters.invalidations_sent.add(keys.len() as u64);
+        }
+        Ok(outcome)
     }
 
     /// All partitions at once. It is applied when it is in each of them.
     pub(crate) async fn clear(&self) -> Result<Outcome, Error> {
-        let outcomes = join_all(self.held.parts.iter().map(|part| self.clear_part(part))).await;
-        outcomes.into_iter().reduce(|all, one| Ok(all?.and(one?))).expect("there is a partition")
+        let clear =
+            |part| self.change_part(part, About::Everything, Operation::Clear, Change::clear(self.node().id));
+        all(join_all(self.held.parts.iter().map(clear)).await)
     }
 
-    async fn clear_part(&self, part: &Part) -> Result<Outcome, Error> {
-        let mut unsettled = Unsettled::new(self, Operation::Clear, part, None);
-        match self.change(&mut unsettled, Change::clear(self.node().id)).await {
+    /// Declares what carries one of these tags wrong, or stale, in all partitions at once.
+    pub(crate) async fn change_tags(&self, tags: &[Bytes], change: TagChange) -> Result<Outcome, Error> {
+        let (doing, make): (_, MakeChange) = match change {
+            TagChange::Wrong => (Operation::InvalidateTags, Change::invalidate_tags),
+            TagChange::Stale => (Operation::ExpireTags, Change::expire_tags),
+        };
+        let change = make(self.node().id, tags.to_vec(), self.options.fence_window);
+        let of_part = |part| self.change_part(part, About::Tags(tags), doing, change.clone());
+        all(join_all(self.held.parts.iter().map(of_part)).await)
+    }
+
+    async fn change_part(
+        &self,
+        part: &Part,
+        about: About<'_, K>,
+        doing: Operation,
+        change: Change,
+    ) -> Result<Outcome, Error> {
+        let mut unsettled = Unsettled::new(self, doing, part, about);
+        match self.change(&mut unsettled, change).await {
             Ok(version) => {
                 unsettled.remember(version);
-                self.held.settle_clear(part, version);
+                self.settle(part, about, doing, version);
                 unsettled.acknowledged(version)
             }
             Err(cause) => unsettled.failed(cause),
         }
     }
 
-    async fn change_key(
-        &self,
-        key: &K,
-        encoded: &Bytes,
-        doing: Operation,
-        change: Change,
-    ) -> Result<Outcome, Error> {
-        let part = self.held.part_of(encoded);
-        let mut unsettled = Unsettled::new(self, doing, part, Some((key, encoded)));
-        match self.change(&mut unsettled, change).await {
-            Ok(version) => {
-                unsettled.remember(version);
-                // This node does not wait for its own message: the caller must not read the old value now.
-                match doing {
-                    Operation::Expire => self.held.settle_expired(key, encoded, version, self.now()),
-                    _ => self.held.settle(key, encoded, version),
-                }
-                unsettled.acknowledged(version)
+    /// This node does not wait for its own message: the caller must not read the old value now.
+    fn settle(&self, part: &Part, about: About<'_, K>, doing: Operation, version: Version) {
+        match about {
+            About::Everything => self.held.settle_clear(part, version),
+            About::Tags(tags) => {
+                let is_stale = doing == Operation::ExpireTags;
+                part.tags.note(tags, if is_stale { TagChange::Stale } else { TagChange::Wrong }, version);
             }
-            Err(cause) => unsettled.failed(cause),
+            About::Keys(keys) if doing == Operation::Expire => {
+                let now = self.now();
+                for (key, encoded) in keys {
+                    self.held.settle_expired(key, encoded, version, now);
+                }
+            }
+            About::Keys(keys) => {
+                for (key, encoded) in keys {
+                    self.held.settle(key, encoded, version);
+                }
+            }
         }
     }
 
@@ -120,7 +271,10 @@ where
         if !unsettled.may_be_sent(now) {
             return Err(Failure::MayBeOvertaken);
         }
-        l2.change(&unsettled.part.id, change.by(deadline)).await.map_err(Failure::L2)
+        l2.change(&unsettled.part.id, change.by(deadline)).await.map_err(|cause| match cause {
+            L2Error::Unmet => Failure::Unmet,
+            cause => Failure::L2(cause),
+        })
     }
 
     pub(crate) fn header(&self, kind: Kind, lifetime: Lifetime) -> EnvelopeHeader {
@@ -134,11 +288,11 @@ where
         }
     }
 
-    /// The unstamped envelope of a value, or of there being none.
+    /// The unstamped envelope of a value, or of there being none, with its notes and how many tags those begin with.
     pub(crate) fn envelope(
         &self,
         header: &EnvelopeHeader,
-        validators: &Validators,
+        (notes, tag_count): &(Vec<u8>, u16),
         value: Option<&V>,
     ) -> Result<Bytes, Error> {
         let payload = value.map(|value| self.codec.encode(value)).transpose();
@@ -146,187 +300,21 @@ where
         if payload.len() > MAX_VALUE_LEN {
             return Err(Error::value_too_large(payload.len()));
         }
-        Ok(Envelope::encode(header, &validators.encode(), &payload))
+        let header = EnvelopeHeader { tag_count: *tag_count, ..*header };
+        Ok(Envelope::encode(&header, notes, &payload))
     }
 }
 
-/// Why a change was not acknowledged.
-enum Failure {
-    Disagreement(Disagreement),
-    /// An earlier `set` of the key, of unknown outcome, may still be executed, and would then be the last.
-    MayBeOvertaken,
-    L2(L2Error),
+/// What becomes of a change in several partitions.
+fn all(outcomes: Vec<Result<Outcome, Error>>) -> Result<Outcome, Error> {
+    outcomes.into_iter().reduce(|all, one| Ok(all?.and(one?))).expect("there is a partition")
 }
 
-impl Failure {
-    /// Whether the change may still be executed.
-    fn outcome_is_unknown(&self) -> bool {
-        matches!(self, Self::L2(cause) if cause.outcome_is_unknown())
-    }
-
-    /// Whether trying again is hopeless.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Disagreement(Disagreement::Settings { .. }) => true,
-            Self::Disagreement(Disagreement::Unasked(cause)) | Self::L2(cause) => {
-                matches!(cause, L2Error::Closed)
-            }
-            Self::MayBeOvertaken => false,
-        }
-    }
-
-    /// Whether the caller is to hear of it whatever happens next: somebody has to do something about it.
-    fn is_refusal(&self) -> bool {
-        let asked = match self {
-            Self::Disagreement(Disagreement::Unasked(L2Error::Unexpected)) => return true,
-            Self::Disagreement(Disagreement::Unasked(cause)) | Self::L2(cause) => cause,
-            Self::Disagreement(Disagreement::Settings { .. }) | Self::MayBeOvertaken => return false,
-        };
-        matches!(asked, L2Error::Rejected(_))
-    }
-}
-
-/// A change that L2 has not acknowledged yet. If its caller goes away or it fails, it may have happened all the same:
-/// this node drops its own copies, lets nobody join a flight from before, and puts an invalidation into the outbox.
-struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
-    engine: &'a Engine<K, V>,
-    doing: Operation,
-    part: &'a Part,
-    /// Which key; `None` for all of the part.
-    key: Option<(&'a K, &'a Bytes)>,
-    began: Moment,
-    /// Until when L2 may execute it, by this node's clock, if it would do harm behind the invalidation that repeats it.
-    executed_by: Moment,
-    /// Whether an earlier `set` may be executed behind it, so that it is not the last word.
-    may_be_overtaken: bool,
-    is_settled: bool,
-}
-
-impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
-    fn new(
-        engine: &'a Engine<K, V>,
-        doing: Operation,
-        part: &'a Part,
-        key: Option<(&'a K, &'a Bytes)>,
-    ) -> Self {
-        let began = engine.now();
-        Self {
-            engine,
-            doing,
-            part,
-            key,
-            began,
-            executed_by: began,
-            may_be_overtaken: false,
-            is_settled: false,
-        }
-    }
-
-    /// Called when it is sent, or would be.
-    fn may_be_sent(&mut self, now: Moment) -> bool {
-        let key = self.key.map(|(_, encoded)| &encoded[..]);
-        self.may_be_overtaken = self.part.outbox.with(|outbox| outbox.may_be_overtaken(key, now));
-        self.began = now;
-        if !self.sets() {
-            // An invalidation helps at once, whatever comes behind it; that is invalidated in turn.
-            return true;
-        }
-        if !self.may_be_overtaken {
-            let limit = self.engine.node().timeouts.command;
-            self.executed_by = now + limit + limit / DRIFT + CLOCK_STEP;
-        }
-        !self.may_be_overtaken
-    }
-
-    /// L2 may lose what it has acknowledged. Before it is settled, see [`Outbox::remember`](nearfar_core::Outbox::remember).
-    fn remember(&self, version: Version) {
-        let now = self.engine.now();
-        self.part.outbox.with(|outbox| outbox.remember(now, self.as_batch(), version));
-    }
-
-    fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
-        // What was only declared stale may be wrong as well, and has to be invalidated still.
-        if let Some((_, encoded)) = self.key.filter(|_| self.doing != Operation::Expire) {
-            self.part.outbox.with(|outbox| outbox.strike_out(encoded, self.began));
-        }
-        self.is_settled = true;
-        if self.may_be_overtaken {
-            self.queued(Error::may_be_overtaken())
-        } else {
-            Ok(Outcome::Applied(version))
-        }
-    }
-
-    fn failed(mut self, failure: Failure) -> Result<Outcome, Error> {
-        if !failure.outcome_is_unknown() {
-            self.executed_by = self.began;
-        }
-        self.is_settled = true;
-        let is_queued = !failure.is_final() && self.queue();
-        self.discard();
-        let is_refusal = failure.is_refusal();
-        let error = self.error(failure);
-        if is_queued && !is_refusal { self.queued(error) } else { Err(error) }
-    }
-
-    /// What the caller is told of a change that waits in the outbox.
-    fn queued(&self, error: Error) -> Result<Outcome, Error> {
-        match self.engine.options.unacknowledged {
-            Unacknowledged::Queue => Ok(Outcome::Queued),
-            Unacknowledged::Fail => Err(error),
-        }
-    }
-
-    fn error(&self, failure: Failure) -> Error {
-        match failure {
-            Failure::Disagreement(Disagreement::Unasked(L2Error::Closed)) => Error::closed(),
-            Failure::Disagreement(disagreement) => self.engine.disagreement(disagreement),
-            Failure::MayBeOvertaken => Error::may_be_overtaken(),
-            Failure::L2(cause) => Error::l2(self.doing, cause),
-        }
-    }
-
-    /// Puts an invalidation into the outbox, unless nobody would send it any more.
-    fn queue(&self) -> bool {
-        let now = self.engine.now();
-        let is_queued = self.part.outbox.queue(now, self.as_batch(), self.executed_by);
-        self.held().counters.queued.add(is_queued.into());
-        is_queued
-    }
-
-    /// A copy may be wrong now. Once it is queued: a read that begins after this must know that L2 has something wrong.
-    fn discard(&self) {
-        match self.key {
-            Some((key, encoded)) => self.held().discard(key, encoded),
-            None => self.held().discard_all(self.part),
-        }
-    }
-
-    fn sets(&self) -> bool {
-        matches!(self.doing, Operation::Set)
-    }
-
-    fn as_batch(&self) -> Batch {
-        self.key.map_or(Batch::Everything, |(_, encoded)| Batch::Keys(vec![encoded.clone()]))
-    }
-
-    fn held(&self) -> &'a Holdings<K, V> {
-        &self.engine.held
-    }
-}
-
-/// L2 refuses what comes after a deadline, not at it.
-const CLOCK_STEP: Duration = Duration::from_millis(1);
-
-/// The clocks of a node and of L2 drift apart by less than a part in so many.
-const DRIFT: u32 = 1_000;
-
-/// Its caller has gone away.
-impl<K: CacheKey, V: Send + Sync + 'static> Drop for Unsettled<'_, K, V> {
-    fn drop(&mut self) {
-        if !self.is_settled {
-            self.queue();
-            self.discard();
-        }
-    }
+/// What became of each of these names.
+fn told(
+    names: Vec<Result<Bytes, Error>>,
+    outcomes: Vec<Vec<(Bytes, Result<Outcome, Error>)>>,
+) -> Vec<Result<Outcome, Error>> {
+    let by_name: HashMap<_, _> = outcomes.into_iter().flatten().collect();
+    names.into_iter().map(|name| by_name[&name?].clone()).collect()
 }

@@ -24,7 +24,7 @@ pub(crate) enum Turn<V> {
 }
 
 /// What became of asking for it.
-enum Claimed {
+pub(crate) enum Claimed {
     Granted(ClaimGuard),
     /// Another node holds it for so long at most.
     Held {
@@ -82,8 +82,7 @@ where
 {
     /// Waits until it is this node's turn to load, or another has.
     pub(crate) async fn turn(&self, errand: &Errand<K>, look: &mut Look<V>) -> Result<Turn<V>, Error> {
-        let Some(lasts) = self.options.claims else { return Ok(Turn::Load(None)) };
-        let lasts = lasts.min(LONGEST);
+        let Some(lasts) = self.claims_for(errand) else { return Ok(Turn::Load(None)) };
         let give_up_at = self.now() + lasts.saturating_mul(PATIENCE);
         let part = self.held.part_of(&errand.encoded);
         loop {
@@ -112,6 +111,20 @@ where
                 Verdict::Load if self.now() >= give_up_at => return Ok(Turn::Load(None)),
                 Verdict::Load => {}
             }
+        }
+    }
+
+    /// For how long a load of it is claimed, if it is: who loads whatever others have does not wait for them.
+    fn claims_for(&self, errand: &Errand<K>) -> Option<Duration> {
+        let lasts = self.options.claims.filter(|_| !errand.wanted.call.is_to_load());
+        lasts.map(|lasts| lasts.min(LONGEST))
+    }
+
+    /// Asks for the claim once.
+    pub(crate) async fn claim(&self, errand: &Errand<K>, look: &Look<V>) -> Claimed {
+        match self.claims_for(errand) {
+            Some(lasts) => self.ask_for_claim(errand, &look.start, lasts).await,
+            None => Claimed::Unasked,
         }
     }
 

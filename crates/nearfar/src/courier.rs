@@ -11,6 +11,7 @@ use crate::link::LinkContext;
 use crate::member::Follows;
 use crate::node::deadline;
 use crate::outbox::{SharedOutbox, Undelivered};
+use crate::tags::TagChange;
 
 pub(crate) struct Courier {
     pub(crate) partition: PartitionId,
@@ -52,9 +53,9 @@ impl Courier {
     }
 
     /// Nothing is delivered from here on. Returns what was not.
-    pub(crate) fn close(&self) -> Option<Undelivered> {
-        let what = self.held.outbox().close()?;
-        Some(Undelivered { namespace: self.partition.namespace().to_string(), what })
+    pub(crate) fn close(&self) -> impl Iterator<Item = Undelivered> {
+        let undelivered = |what| Undelivered { namespace: self.partition.namespace().to_string(), what };
+        self.held.outbox().close().into_iter().map(undelivered)
     }
 
     /// Sends a batch, and says whether L2 has acknowledged it.
@@ -86,6 +87,7 @@ impl Courier {
         };
         let change = match batch {
             Batch::Keys(keys) => Change::invalidate(context.node, keys.clone(), fence_window),
+            Batch::Tags(tags) => Change::invalidate_tags(context.node, tags.clone(), fence_window),
             Batch::Everything => Change::clear(context.node),
         };
         let deadline = deadline(self.held.remote(), context.clock.now(), context.command_timeout);
@@ -98,6 +100,7 @@ impl Courier {
         let held = std::panic::AssertUnwindSafe(&self.held);
         let _ = std::panic::catch_unwind(|| match batch {
             Batch::Keys(keys) => held.apply(version, keys),
+            Batch::Tags(tags) => held.apply_tags(version, tags, TagChange::Wrong),
             Batch::Everything => held.apply_clear(version, false),
         });
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use nearfar_core::{Moment, Validators, Version};
 
 use crate::lifetime::Life;
+use crate::tags::SlotTags;
 
 /// Where an [`Entry`] came from.
 ///
@@ -233,6 +234,22 @@ impl<V> Slot<V> {
         }
     }
 
+    /// Whether one of its tags was declared wrong.
+    #[inline]
+    pub(crate) fn is_disowned(&self) -> bool {
+        self.tags.as_ref().is_some_and(|tags| tags.are_wrong())
+    }
+
+    /// Takes notice of a tag that was declared stale.
+    #[inline]
+    pub(crate) fn heed_stale_tags(&self, now: Moment) {
+        if let Some(tags) = &self.tags
+            && tags.are_stale()
+        {
+            self.life.expire(now);
+        }
+    }
+
     /// Whether it was not stale when it was taken in.
     pub(crate) fn is_fresh(&self) -> bool {
         self.taken_at < self.life.expires_at()
@@ -255,6 +272,8 @@ pub(crate) struct Slot<V> {
     pub(crate) encoded_len: u32,
     /// `None` if the origin gave none.
     pub(crate) validators: Option<Box<Validators>>,
+    /// `None` if it has none.
+    pub(crate) tags: Option<Box<SlotTags>>,
 }
 
 pub(crate) enum Content<V> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::backend::{L2Error, Settings};
-use nearfar_core::{MAX_KEY_LEN, NamespaceError};
+use nearfar_core::{MAX_KEY_LEN, NamespaceError, TagError};
 use nearfar_redis::ConnectError;
 
 use crate::refresh::RefreshAhead;
@@ -60,6 +60,8 @@ pub enum ErrorKind {
     /// Another caller of the same key, who [takes that for an answer](crate::Cache::get_or_load_optional), has just found
     /// that there is no such thing.
     Absent,
+    /// What an [`update`](crate::Cache::update) was to replace was changed by others each time that it was tried.
+    Contended,
     /// A value could not be encoded, or is too large.
     Value,
     /// A key cannot be used: too long, or its text does not read back to the same key.
@@ -77,6 +79,7 @@ enum Problem {
     SubscriptionUnproven { waited: Duration },
     SubscriptionRefused { reason: Arc<str> },
     MayBeOvertaken,
+    Unmet,
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
@@ -96,10 +99,14 @@ pub(crate) enum Operation {
     Open,
     Nodes,
     Read,
+    Touch,
     Set,
     Invalidate,
     Expire,
+    InvalidateTags,
+    ExpireTags,
     Clear,
+    Purge,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +123,7 @@ pub(crate) enum ConfigProblem {
     Jitter { given: f64 },
     RefreshAhead { given: RefreshAhead },
     StoresNothing,
+    Tag(TagError),
     SoftNotSooner { soft: Duration, hard: Duration },
     ClaimTooLong { claim: Duration, window: Duration },
     Partitions { given: u16 },
@@ -148,6 +156,10 @@ impl Error {
 
     pub(crate) fn may_be_overtaken() -> Self {
         Self::of(Problem::MayBeOvertaken)
+    }
+
+    pub(crate) fn unmet() -> Self {
+        Self::of(Problem::Unmet)
     }
 
     pub(crate) fn loader(cause: Box<dyn StdError + Send + Sync>) -> Self {
@@ -226,6 +238,7 @@ impl Error {
             Problem::LoaderPanicked { .. } => ErrorKind::LoaderPanicked,
             Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
             Problem::Absent => ErrorKind::Absent,
+            Problem::Unmet => ErrorKind::Contended,
             Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
             Problem::Key { .. } => ErrorKind::Key,
             Problem::Closed => ErrorKind::Closed,
@@ -242,6 +255,11 @@ impl Error {
         self.kind() == ErrorKind::Closed
     }
 
+    /// Others have changed what was to be replaced.
+    pub(crate) fn is_unmet(&self) -> bool {
+        matches!(&*self.0, Problem::Unmet)
+    }
+
     /// The loader failed, panicked, or took too long.
     pub fn is_loader(&self) -> bool {
         matches!(self.kind(), ErrorKind::Loader | ErrorKind::LoaderPanicked | ErrorKind::LoadTimedOut)
@@ -251,7 +269,7 @@ impl Error {
     /// has dropped its own copy; the others may hold the old value until the outbox has had it invalidated.
     pub fn outcome_is_unknown(&self) -> bool {
         match &*self.0 {
-            Problem::L2 { doing: Operation::Open | Operation::Nodes | Operation::Read, .. } => false,
+            Problem::L2 { doing, .. } if !doing.changes() => false,
             Problem::L2 { cause, .. } => cause.outcome_is_unknown(),
             _ => false,
         }
@@ -306,6 +324,7 @@ impl fmt::Display for Problem {
             Self::Loader(cause) => write!(f, "the loader failed: {cause}"),
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
+            Self::Unmet => write!(f, "others have changed the value each time that it was to be updated"),
             Self::Absent => write!(f, "another caller's loader has just found that there is no such thing"),
             Self::NothingToBeModified => {
                 write!(f, "the loader said \"not modified\", but there was no entry that it was given")
@@ -336,26 +355,34 @@ impl fmt::Display for Operation {
             Self::Open => "opening the namespace",
             Self::Nodes => "listing the live nodes",
             Self::Read => "reading",
+            Self::Touch => "touching",
             Self::Set => "setting a value",
             Self::Invalidate => "invalidating",
             Self::Expire => "declaring stale",
+            Self::InvalidateTags => "invalidating by tag",
+            Self::ExpireTags => "declaring stale by tag",
             Self::Clear => "clearing the namespace",
+            Self::Purge => "purging",
         })
     }
 }
 
 impl Operation {
+    /// Whether it is a change of truth.
+    fn changes(self) -> bool {
+        !matches!(self, Self::Open | Self::Nodes | Self::Read | Self::Touch | Self::Purge)
+    }
+
     fn consequence(self, cause: &L2Error) -> &'static str {
-        match self {
-            Self::Open | Self::Nodes | Self::Read => "",
+        if !self.changes() {
+            ""
+        } else if matches!(cause, L2Error::Rejected(_)) {
             // A refusal halfway is possible, if unlikely; the server's own words must do.
-            _ if matches!(cause, L2Error::Rejected(_)) => "; an invalidation waits in the outbox",
-            Self::Set | Self::Invalidate | Self::Expire | Self::Clear if cause.outcome_is_unknown() => {
-                "; whether the change took place is unknown; an invalidation waits in the outbox"
-            }
-            Self::Set | Self::Invalidate | Self::Expire | Self::Clear => {
-                "; the change did not take place; an invalidation waits in the outbox"
-            }
+            "; an invalidation waits in the outbox"
+        } else if cause.outcome_is_unknown() {
+            "; whether the change took place is unknown; an invalidation waits in the outbox"
+        } else {
+            "; the change did not take place; an invalidation waits in the outbox"
         }
     }
 }
@@ -398,6 +425,7 @@ impl fmt::Display for ConfigProblem {
             Self::StoresNothing => {
                 write!(f, "setting what is not to be stored, with a `ttl` of zero, or absent without one")
             }
+            Self::Tag(problem) => problem.fmt(f),
             Self::SoftNotSooner { soft, hard } => {
                 write!(f, "`soft_timeout` of {soft:?} must be shorter than `hard_timeout` of {hard:?}")
             }

@@ -1,20 +1,24 @@
 //! Proposing to both tiers what was loaded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use nearfar_core::{
-    Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Renewal, Validators, Version,
+    Envelope, EnvelopeHeader, FillOutcome, Fills, KeyWrite, Kind, Moment, Renewal, Validators, Version,
 };
 
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::Error;
+use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
 use crate::loaded::Loaded;
 use crate::look::{Errand, Previous, Start};
+use crate::tags::{SlotTags, TagLedger};
 
 /// What L2 is asked to store of a load.
 enum Proposal {
@@ -29,7 +33,9 @@ enum Proposal {
 
 impl Proposal {
     fn renewal(header: &EnvelopeHeader, stored: &Envelope, identity: Bytes) -> Self {
-        let renewed = Envelope::encode(header, &stored.notes, &stored.payload);
+        let EnvelopeHeader { tag_count, compression, .. } = stored.header;
+        let header = EnvelopeHeader { tag_count, compression, ..*header };
+        let renewed = Envelope::encode(&header, &stored.notes, &stored.payload);
         Self::Renewal { identity, len: weight(&renewed), header: renewed.slice(..Envelope::HEADER_LEN) }
     }
 
@@ -45,25 +51,73 @@ impl Proposal {
 struct News<V> {
     content: Content<V>,
     validators: Validators,
+    tags: Option<Box<SlotTags>>,
+    /// What the notes of an envelope of it are, and how many tags those begin with.
+    notes: Result<(Vec<u8>, u16), Error>,
     /// What L2 has of it already, and the [identity](Envelope::identity) of that.
     renews: Option<(Envelope, Bytes)>,
 }
 
 impl<V> News<V> {
-    fn of(loaded: Loaded<V>, previous: Option<Previous<V>>) -> Result<Self, Error> {
+    fn of(
+        loaded: Loaded<V>,
+        previous: Option<Previous<V>>,
+        ledger: &TagLedger,
+        as_of: Version,
+    ) -> Result<Self, Error> {
+        let notes = loaded.notes();
         let Some(content) = loaded.answer.content() else {
-            return previous.map(Self::not_modified).ok_or_else(Error::nothing_to_be_modified);
+            let not_modified = |previous| Self::not_modified(previous, notes, as_of);
+            return previous.map(not_modified).ok_or_else(Error::nothing_to_be_modified);
         };
-        Ok(Self { content, validators: loaded.validators, renews: None })
+        let tags = loaded.tags.ok().and_then(|tags| ledger.slot_tags(&tags, as_of));
+        Ok(Self { content, validators: loaded.validators, tags, notes, renews: None })
     }
 
-    fn not_modified(Previous { slot, stored }: Previous<V>) -> Self {
+    fn not_modified(
+        Previous { slot, stored }: Previous<V>,
+        notes: Result<(Vec<u8>, u16), Error>,
+        as_of: Version,
+    ) -> Self {
         let renews = stored.and_then(|bytes| {
             let identity = bytes.slice_ref(Envelope::identity(&bytes));
             Some((Envelope::decode(&bytes).ok()?, identity))
         });
-        Self { content: Slot::shared(&slot), validators: slot.validators().clone(), renews }
+        let tags = slot.tags.as_ref().map(|tags| Box::new(tags.renewed(as_of)));
+        Self { content: Slot::shared(&slot), validators: slot.validators().clone(), tags, notes, renews }
     }
+}
+
+/// What was loaded of a key, on its way to both tiers.
+pub(crate) struct Candidate<K, V> {
+    key: K,
+    encoded: Bytes,
+    slot: Arc<Slot<V>>,
+    start: Start,
+    /// `None` if it is not to be stored.
+    proposal: Option<Proposal>,
+    keep: Option<Duration>,
+    skips_l1: bool,
+}
+
+impl<K, V> Candidate<K, V> {
+    /// For whoever waits for it.
+    pub(crate) fn entry(&self) -> Entry<V> {
+        Entry::new(Arc::clone(&self.slot), Tier::Loader, self.slot.taken_at)
+    }
+
+    fn proposes_fill(&self) -> bool {
+        matches!(self.proposal, Some(Proposal::Fill(_)))
+    }
+}
+
+/// What became of a proposal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reception {
+    /// L2 has it, or may have: the ticket decides about L1.
+    MayBeKept,
+    /// L2 knows of something newer, or the load outlasted its fence.
+    Refused,
 }
 
 impl<K, V> Engine<K, V>
@@ -79,39 +133,48 @@ where
         start: Start,
         previous: Option<Previous<V>>,
     ) -> Result<Entry<V>, Error> {
+        let candidate = self.candidate(errand, loaded, start, previous)?;
+        let entry = candidate.entry();
+        self.propose(candidate).await;
+        Ok(entry)
+    }
+
+    /// Makes of what was loaded what L1 and L2 are to hold of it.
+    pub(crate) fn candidate(
+        &self,
+        errand: &Errand<K>,
+        loaded: Loaded<V>,
+        start: Start,
+        previous: Option<Previous<V>>,
+    ) -> Result<Candidate<K, V>, Error> {
         let loaded_at = self.now();
+        let part = self.held.part_of(&errand.encoded);
         let (kind, lifetime) = self.plan(&loaded, previous.as_ref());
         let load_cost = loaded_at.since(start.began_at);
-        let news = News::of(loaded, previous)?;
+        let news = News::of(loaded, previous, &part.tags, start.tags_as_of)?;
         let proposal = kind.map(|kind| {
             let header = EnvelopeHeader { load_cost, ..self.header(kind, lifetime) };
             self.proposal(&header, &news)
         });
-        let written = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
+        if matches!(proposal, Some(Err(_))) {
+            self.held.counters.unstorable.add(1);
+        }
+        let proposal = proposal.and_then(Result::ok);
         let slot = Arc::new(Slot {
             content: news.content,
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
             life: self.options.life(loaded_at, Left::all(lifetime), lifetime, load_cost),
-            partition: self.held.part_of(&errand.encoded).id.index(),
+            partition: part.id.index(),
             generation: start.ticket.generation(),
-            encoded_len: written.map_or(0, Proposal::weight),
+            encoded_len: proposal.as_ref().map_or(0, Proposal::weight),
             validators: boxed(news.validators),
+            tags: news.tags,
         });
-        let entry = Entry::new(Arc::clone(&slot), Tier::Loader, loaded_at);
-        match proposal {
-            None => {}
-            Some(Err(_)) => self.held.counters.unstorable.add(1),
-            Some(Ok(proposal)) => {
-                if self.propose(&errand.encoded, proposal, self.options.keep(lifetime), &start).await {
-                    self.held.l1.admit(errand.key.clone(), start.ticket, slot);
-                } else {
-                    self.held.counters.fills_refused.add(1);
-                }
-            }
-        }
-        Ok(entry)
+        let (key, encoded, keep) = (errand.key.clone(), errand.encoded.clone(), self.options.keep(lifetime));
+        let skips_l1 = errand.wanted.call.skips_l1;
+        Ok(Candidate { key, encoded, slot, start, proposal, keep, skips_l1 })
     }
 
     /// As what it is to be stored, if it is, and for how long it is fresh.
@@ -134,45 +197,122 @@ where
             None if header.kind == Kind::Tombstone => {
                 Ok(Proposal::Fill(Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[])))
             }
-            None => self.envelope(header, &news.validators, news.content.value()).map(Proposal::Fill),
+            None => {
+                let notes = news.notes.as_ref().map_err(Error::clone)?;
+                self.envelope(header, notes, news.content.value()).map(Proposal::Fill)
+            }
         }
     }
 
-    /// Whether the value may go to L1 as well: not if L2 knows of something newer, or the load outlasted its fence.
-    async fn propose(
-        &self,
-        encoded: &Bytes,
-        proposal: Proposal,
-        keep: Option<Duration>,
-        start: &Start,
-    ) -> bool {
-        if self.now().since(start.asked_at) >= self.options.fence_window {
-            return false;
+    async fn propose(&self, candidate: Candidate<K, V>) {
+        if let Some(Proposal::Renewal { .. }) = candidate.proposal {
+            let reception = self.propose_renewal(&candidate).await;
+            self.receive(candidate, reception);
+        } else if candidate.proposes_fill() {
+            self.propose_fills(vec![candidate]).await;
         }
-        let (Some(base), Some(deadline)) = (start.base, start.fenced_until) else { return true };
-        if self.agree().await.is_err() {
-            return true;
+    }
+
+    /// Proposes several, in one step per partition.
+    pub(crate) async fn propose_all(&self, candidates: Vec<Candidate<K, V>>) {
+        let (fills, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::proposes_fill);
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for candidate in fills {
+            let Start { base, fenced_until, asked_at, .. } = candidate.start;
+            groups
+                .entry((candidate.slot.partition, base, fenced_until, asked_at))
+                .or_default()
+                .push(candidate);
         }
-        let Ok(l2) = self.node().l2() else { return false };
-        let partition = &self.held.part_of(encoded).id;
-        let key = encoded.clone();
-        let answer = match proposal {
-            Proposal::Fill(envelope) => {
-                let write = KeyWrite { key, envelope, keep };
-                l2.fill(partition, Fill { write, base, deadline }).await
+        let fills = groups.into_values().map(|group| Box::pin(self.propose_fills(group)));
+        let others = others.into_iter().map(|candidate| Box::pin(self.propose(candidate)));
+        join(join_all(fills), join_all(others)).await;
+    }
+
+    /// Proposes fills that began together, to one partition.
+    async fn propose_fills(&self, candidates: Vec<Candidate<K, V>>) {
+        let Some(Candidate { encoded, start, .. }) = candidates.first() else { return };
+        let part = self.held.part_of(encoded);
+        let receptions = match self.is_to_be_sent(start).await {
+            Ok((base, deadline)) => {
+                let write = |candidate: &Candidate<K, V>| match &candidate.proposal {
+                    Some(Proposal::Fill(envelope)) => Some(KeyWrite {
+                        key: candidate.encoded.clone(),
+                        envelope: envelope.clone(),
+                        keep: candidate.keep,
+                    }),
+                    _ => None,
+                };
+                let writes: Vec<KeyWrite> = candidates.iter().filter_map(write).collect();
+                let count = writes.len();
+                self.send_fills(part, Fills { writes, base, deadline }, count).await
             }
-            Proposal::Renewal { identity, header, .. } => {
-                l2.renew(partition, Renewal { key, identity, header, base, deadline, keep }).await
-            }
+            Err(reception) => vec![reception; candidates.len()],
         };
-        match answer {
-            Ok(FillOutcome::Stored) => true,
-            Ok(FillOutcome::Refused | FillOutcome::Late) => false,
-            // L2 has it or not; the ticket decides about L1.
-            Err(_) => {
+        for (candidate, reception) in candidates.into_iter().zip(receptions) {
+            self.receive(candidate, reception);
+        }
+    }
+
+    async fn send_fills(&self, part: &Part, fills: Fills, count: usize) -> Vec<Reception> {
+        let Ok(l2) = self.node().l2() else { return vec![Reception::Refused; count] };
+        match l2.fill_many(&part.id, fills).await {
+            Ok(outcomes) if outcomes.len() == count => outcomes.into_iter().map(Reception::of).collect(),
+            _ => {
                 self.held.counters.l2_failures.add(1);
-                true
+                vec![Reception::MayBeKept; count]
             }
+        }
+    }
+
+    async fn propose_renewal(&self, candidate: &Candidate<K, V>) -> Reception {
+        let Some(Proposal::Renewal { identity, header, .. }) = &candidate.proposal else {
+            return Reception::Refused;
+        };
+        let (base, deadline) = match self.is_to_be_sent(&candidate.start).await {
+            Ok(sent) => sent,
+            Err(reception) => return reception,
+        };
+        let Ok(l2) = self.node().l2() else { return Reception::Refused };
+        let (key, keep) = (candidate.encoded.clone(), candidate.keep);
+        let renewal =
+            Renewal { key, identity: identity.clone(), header: header.clone(), base, deadline, keep };
+        let renewed = l2.renew(&self.held.part_of(&candidate.encoded).id, renewal).await;
+        renewed.map_or_else(
+            |_| {
+                self.held.counters.l2_failures.add(1);
+                Reception::MayBeKept
+            },
+            Reception::of,
+        )
+    }
+
+    /// With which base, and until when, L2 is to be told; or else what is to become of it without that.
+    async fn is_to_be_sent(&self, start: &Start) -> Result<(Version, Moment), Reception> {
+        if self.now().since(start.asked_at) >= self.options.fence_window {
+            return Err(Reception::Refused);
+        }
+        let sent = start.base.zip(start.fenced_until).ok_or(Reception::MayBeKept)?;
+        self.agree().await.map_err(|_| Reception::MayBeKept)?;
+        Ok(sent)
+    }
+
+    fn receive(&self, candidate: Candidate<K, V>, reception: Reception) {
+        match reception {
+            Reception::MayBeKept if candidate.skips_l1 => {}
+            Reception::MayBeKept => {
+                self.held.l1.admit(candidate.key, candidate.start.ticket, candidate.slot);
+            }
+            Reception::Refused => self.held.counters.fills_refused.add(1),
+        }
+    }
+}
+
+impl Reception {
+    fn of(outcome: FillOutcome) -> Self {
+        match outcome {
+            FillOutcome::Stored => Self::MayBeKept,
+            FillOutcome::Refused | FillOutcome::Late => Self::Refused,
         }
     }
 }

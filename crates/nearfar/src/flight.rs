@@ -23,6 +23,29 @@ pub(crate) struct Flight<T> {
     rouser: Arc<Rouser>,
 }
 
+impl<T> Clone for Flight<T> {
+    fn clone(&self) -> Self {
+        Self { load: self.load.clone(), rouser: Arc::clone(&self.rouser) }
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flight<T> {
+    /// One that no caller can join but through its clones, with the id of those that it is part of.
+    pub(crate) fn private(id: FlightId, load: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::driven(id, load, ())
+    }
+
+    fn driven<L: Send + 'static>(
+        id: FlightId,
+        load: impl Future<Output = T> + Send + 'static,
+        listing: L,
+    ) -> Self {
+        let rouser = Arc::new(Rouser::default());
+        let load: Boxed<T> = Box::pin(driven(load, id, Arc::clone(&rouser), listing));
+        Self { load: load.shared(), rouser }
+    }
+}
+
 impl<T: Clone> Future for Flight<T> {
     type Output = T;
 
@@ -101,10 +124,11 @@ where
         Arc::new(Self { flights: Mutex::default() })
     }
 
-    /// Joins the key's flight if it may be joined, else begins one.
+    /// Joins the key's flight if it may be joined, else begins one with this id.
     pub(crate) fn board<F>(
         self: &Arc<Self>,
         key: &K,
+        id: FlightId,
         departure: Departure,
         may_join: impl FnOnce(Departure) -> bool,
         load: F,
@@ -117,12 +141,12 @@ where
             && may_join(listed.departure)
             && let Some(joined) = listed.load.upgrade()
         {
-            let (id, rouser) = (listed.id, Arc::clone(&listed.rouser));
+            let (its_id, rouser) = (listed.id, Arc::clone(&listed.rouser));
             drop(flights);
             let flight = Flight { load: joined, rouser };
-            return if id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight, load) };
+            return if its_id.is_polled_here() { Boarding::Itself } else { Boarding::Joined(flight, load) };
         }
-        let (flight, listed) = self.begin(key, departure, load);
+        let (flight, listed) = self.begin(key, id, departure, load);
         flights.insert(key.clone(), listed);
         Boarding::Led(flight)
     }
@@ -136,24 +160,28 @@ where
         let mut flights = self.lock();
         let place = flights.get_mut(key).filter(|listed| listed.id.is_polled_here());
         let departure = place.as_ref().map(|listed| listed.departure).unwrap_or_default();
-        let (flight, listed) = self.begin(key, departure, load);
+        let (flight, listed) = self.begin(key, FlightId::fresh(), departure, load);
         if let Some(place) = place {
             *place = listed;
         }
         flight
     }
 
-    fn begin<F>(self: &Arc<Self>, key: &K, departure: Departure, load: F) -> (Flight<T>, Listed<T>)
+    fn begin<F>(
+        self: &Arc<Self>,
+        key: &K,
+        id: FlightId,
+        departure: Departure,
+        load: F,
+    ) -> (Flight<T>, Listed<T>)
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (id, rouser) = (FlightId::fresh(), Arc::new(Rouser::default()));
         let listing = Listing { table: Arc::clone(self), key: key.clone(), id };
-        let load: Boxed<T> = Box::pin(driven(load, id, Arc::clone(&rouser), listing));
-        let load = load.shared();
-        let weak = load.downgrade().expect("a flight that was not polled yet is not finished");
-        let listed = Listed { id, departure, load: weak, rouser: Arc::clone(&rouser) };
-        (Flight { load, rouser }, listed)
+        let flight = Flight::driven(id, load, listing);
+        let load = flight.load.downgrade().expect("a flight that was not polled yet is not finished");
+        let listed = Listed { id, departure, load, rouser: Arc::clone(&flight.rouser) };
+        (flight, listed)
     }
 
     /// Lets nobody join the key's flight any more if it began before this invalidation was known (race R19). Those
@@ -192,9 +220,9 @@ async fn driven<F: Future, L>(load: F, id: FlightId, rouser: Arc<Rouser>, _listi
     landed
 }
 
-/// Names a flight in this process.
+/// Names a flight in this process, or several that are loaded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FlightId(u64);
+pub(crate) struct FlightId(u64);
 
 thread_local! {
     /// The flights that this thread is polling at this moment, the inner ones last.
@@ -202,7 +230,7 @@ thread_local! {
 }
 
 impl FlightId {
-    fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar_core::backend::{Beat, L2, L2Error, ServerId, Settings};
+use nearfar_core::backend::{Beat, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment,
-    Namespace, NodeId, PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment,
+    Namespace, NodeId, PartitionId, Reading, Renewal, TagMark, Version,
 };
 
 use crate::clock::Clock;
@@ -89,16 +89,29 @@ impl L2 for Guarded {
         self.l2.open(namespace, settings).await
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
-        self.guard(partition, self.l2.read(partition, key)).await
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
+        self.guard(partition, self.l2.read_many(partition, keys)).await
     }
 
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
         self.guard(partition, self.l2.change(partition, change)).await
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.guard(partition, self.l2.fill(partition, fill)).await
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+        self.guard(partition, self.l2.fill_many(partition, fills)).await
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        self.guard(partition, self.l2.tag_marks(partition, tags)).await
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        self.guard(partition, self.l2.purge(partition, from, fence_window)).await
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {

@@ -17,6 +17,7 @@ use crate::member::Follows;
 use crate::options::Options;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
+use crate::tags::{TagChange, TagLedger};
 use crate::waiting::Waiting;
 
 /// Copies of values and flights in progress, and the gates that say what they are worth.
@@ -34,6 +35,8 @@ pub(crate) struct Part {
     pub(crate) outbox: Arc<SharedOutbox>,
     /// What is known of the clock of its server.
     pub(crate) remote: RemoteClock,
+    /// What is known of its tags.
+    pub(crate) tags: TagLedger,
     /// Its loads that wait for those of other nodes.
     pub(crate) waiting: Waiting,
     /// The last clear of this node's own that was settled.
@@ -51,8 +54,8 @@ where
         let gates = Gates::new(options.disconnected, count);
         let part = |(id, outbox): (PartitionId, _)| {
             let gate = Arc::clone(gates.of(id.index()));
-            let (remote, waiting, own_clear) = Default::default();
-            Part { id, gate, outbox, remote, waiting, own_clear }
+            let (remote, tags, waiting, own_clear) = Default::default();
+            Part { id, gate, outbox, remote, tags, waiting, own_clear }
         };
         let parts = partitions.into_iter().map(part).collect();
         let counters = Arc::new(Counters::default());
@@ -150,6 +153,18 @@ where
 
     fn apply_expired(&self, version: Version, keys: &[Bytes], now: Moment) {
         self.settle_all(version, keys, |key, encoded| self.held.settle_expired(key, encoded, version, now));
+    }
+
+    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange) {
+        self.part().tags.note(tags, change, version);
+    }
+
+    fn advance(&self, applied: Version) {
+        self.part().tags.advance(applied);
+    }
+
+    fn start_over(&self, since: Version) {
+        self.part().tags.start_over(since);
     }
 
     fn apply_clear(&self, version: Version, own: bool) {

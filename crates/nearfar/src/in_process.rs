@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, ServerId, Settings};
+use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
-    Notice, Partition, PartitionId, Renewal, Snapshot, Version,
+    BeatReply, Change, Claim, ClaimOutcome, Doubt, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    Notice, Partition, PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -246,21 +246,33 @@ impl L2 for InProcessL2 {
         self.shared.step(|store| *store.settings.entry(namespace.clone()).or_insert(*settings))
     }
 
-    async fn read(&self, partition: &PartitionId, key: &Bytes) -> Result<Snapshot, L2Error> {
-        self.shared.step_in(partition, |partition| partition.read(self.shared.clock.now(), key))
+    async fn read_many(&self, partition: &PartitionId, keys: &[Bytes]) -> Result<Reading, L2Error> {
+        self.shared.step_in(partition, |partition| partition.read_many(self.shared.clock.now(), keys))
     }
 
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error> {
         self.shared.step_in(partition, |state| {
-            let (version, frame) =
-                state.change(self.shared.clock.now(), &change).ok_or(L2Error::DeadlinePassed)?;
+            let (version, frame) = state.change(self.shared.clock.now(), &change)?;
             self.shared.publish(partition, None, frame);
             Ok(version)
         })?
     }
 
-    async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.shared.step_in(partition, |partition| partition.fill(self.shared.clock.now(), &fill))
+    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+        self.shared.step_in(partition, |partition| partition.fill_many(self.shared.clock.now(), fills))
+    }
+
+    async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {
+        self.shared.step_in(partition, |partition| partition.tag_marks(tags))
+    }
+
+    async fn purge(
+        &self,
+        partition: &PartitionId,
+        _from: PurgeCursor,
+        fence_window: Duration,
+    ) -> Result<Purged, L2Error> {
+        self.shared.step_in(partition, |partition| partition.purge(self.shared.clock.now(), fence_window))
     }
 
     async fn renew(&self, partition: &PartitionId, renewal: Renewal) -> Result<FillOutcome, L2Error> {

@@ -96,8 +96,9 @@ where
             }
         };
         let (now, gate) = (now(), self.gates.of(slot.partition));
+        slot.heed_stale_tags(now);
         let alive = now < until && now < limit(&slot.life) && slot.generation == gate.generation();
-        alive.then_some((slot, now))
+        (alive && !slot.is_disowned()).then_some((slot, now))
     }
 
     /// Takes a value in, unless the fence has passed the ticket or something newer is there.
@@ -109,7 +110,9 @@ where
                 if present.version == slot.version && !slot.is_fresh() {
                     slot.life.retry_not_before(present.life.retry_at());
                 }
-                present.generation == slot.generation && present.is_newer_than(&slot)
+                present.generation == slot.generation
+                    && present.is_newer_than(&slot)
+                    && !present.is_disowned()
             });
             if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
         });

@@ -63,16 +63,18 @@ pub mod backend {
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
         Batch, BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Echo, Effect, Envelope, Fill,
-        FillOutcome, Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition,
-        PartitionId, Renewal, Snapshot,
+        FillOutcome, Fills, Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition,
+        PartitionId, Precondition, Reading, Renewal, Snapshot, TagHead, TagMark,
     };
 }
 
 mod agreement;
+mod batch;
 mod builder;
 mod cache;
 mod call;
 mod change;
+mod chunks;
 mod claim;
 mod clock;
 mod codec;
@@ -98,9 +100,13 @@ mod node;
 mod options;
 mod outbox;
 mod outcome;
+mod purge;
+mod read;
 mod refresh;
 mod stats;
 mod sync;
+mod tags;
+mod unsettled;
 mod vigil;
 mod wait;
 mod waiting;
@@ -120,5 +126,6 @@ pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Seve
 pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};
+pub use purge::{Purge, PurgeProgress};
 pub use refresh::RefreshAhead;
 pub use stats::{PropagationStats, Stats};

@@ -82,6 +82,14 @@ impl Left {
     pub(crate) fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh(..))
     }
+
+    /// The same of what was declared stale so long ago.
+    pub(crate) fn declared_stale(self, ago: Duration) -> Self {
+        match self {
+            Self::Fresh(fresh, _) => Self::Stale { since: ago, whole: fresh.whole() },
+            Self::Stale { since, whole } => Self::Stale { since: since.max(ago), whole },
+        }
+    }
 }
 
 /// What L1 needs to know besides what is left.
@@ -220,6 +228,14 @@ impl Life {
         }
         self.set_due();
         is_told
+    }
+
+    /// Takes note of a read that L2 is told of in any case.
+    pub(crate) fn touch_at_once(&self, now: Moment) {
+        let Some(idle) = &self.idle else { return };
+        idle.touch_from.fetch_max((now + Idle::untold(idle.limit)).micros(), Ordering::Relaxed);
+        self.prolong(idle, now);
+        self.set_due();
     }
 
     fn prolong(&self, idle: &Idle, now: Moment) {

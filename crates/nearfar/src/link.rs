@@ -316,7 +316,7 @@ impl Loop {
     }
 
     fn close_outboxes(&self) {
-        let left = self.members.values().filter_map(|member| member.courier().close());
+        let left = self.members.values().flat_map(|member| member.courier().close());
         self.context.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
     }
 }

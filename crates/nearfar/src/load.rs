@@ -5,16 +5,17 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use nearfar_core::{Gate, Moment};
 use tokio::runtime::Handle;
 
-use crate::call::CallOptions;
+use crate::call::{CallOptions, Source};
 use crate::claim::Turn;
 use crate::engine::Engine;
 use crate::entry::{Entry, Staleness, Tier};
-use crate::error::Error;
-use crate::flight::{Boarding, Departure};
+use crate::error::{Error, Operation};
+use crate::flight::{Boarding, Departure, FlightId};
 use crate::key::{self, CacheKey};
 use crate::loaded::Loaded;
 use crate::look::{Errand, Look, Verdict, Wanted};
@@ -46,7 +47,7 @@ where
 
 /// Which flights a caller may join.
 #[derive(Clone, Copy)]
-enum Flights {
+pub(crate) enum Flights {
     All,
     /// Those that began at this moment or later: an earlier one may have begun before what the caller knows of.
     Since(Moment),
@@ -55,6 +56,11 @@ enum Flights {
 }
 
 impl Flights {
+    /// Those that may bring what a caller who arrives then asks for.
+    pub(crate) fn of(call: &CallOptions, arrived: Moment) -> Self {
+        if call.source == Source::Any { Self::All } else { Self::Since(arrived) }
+    }
+
     fn include(self, departure: Moment) -> bool {
         match self {
             Self::All => true,
@@ -67,7 +73,9 @@ impl Flights {
     fn narrowed<V>(self, entry: &Entry<V>, call: &CallOptions, arrived: Moment) -> Self {
         match self {
             // It is stale alone: a load runs in its place.
-            flights if call.takes(entry.slot()) => flights,
+            flights if call.takes(entry.slot()) && !entry.slot().is_disowned() && !call.is_to_load() => {
+                flights
+            }
             Self::All => Self::Since(arrived),
             Self::Since(_) | Self::None => Self::None,
         }
@@ -90,7 +98,11 @@ where
         Ok(entry)
     }
 
-    async fn answer(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) -> Result<Entry<V>, Error> {
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        errand: Errand<K>,
+        loader: impl Load<K, V>,
+    ) -> Result<Entry<V>, Error> {
         let call = errand.wanted.call;
         if let Some(entry) = self.stale_at_once(&errand.key, &call) {
             if entry.staleness() == Some(Staleness::Revalidating) {
@@ -99,9 +111,9 @@ where
             return Ok(entry);
         }
         let (mut load, arrived) = (self.flight(errand.clone(), loader), self.now());
-        let mut flights = Flights::All;
+        let mut flights = Flights::of(&call, arrived);
         loop {
-            match self.board(&errand, load, flights) {
+            match self.board(&errand, FlightId::fresh(), load, flights) {
                 Boarding::Led(flight) => return self.wait_for(&errand, flight, arrived).await,
                 Boarding::Joined(flight, unused) => {
                     self.held.counters.joined.add(1);
@@ -117,7 +129,11 @@ where
     }
 
     /// Whether what another caller's flight has brought will do.
-    fn suits(&self, entry: &Entry<V>, flights: Flights, call: &CallOptions) -> bool {
+    pub(crate) fn suits(&self, entry: &Entry<V>, flights: Flights, call: &CallOptions) -> bool {
+        // A tag that it turned out to have was declared wrong since it was begun (race R25).
+        if entry.slot().is_disowned() || call.is_to_load() && entry.tier() != Tier::Loader {
+            return false;
+        }
         let was_loaded_since = matches!(flights, Flights::Since(_)) && entry.tier() == Tier::Loader;
         let may_be_stale = entry.staleness() != Some(Staleness::Revalidating)
             || entry.read_at() < entry.life().expires_at() + self.revalidation_window(call);
@@ -128,15 +144,16 @@ where
     fn refresh(self: &Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) {
         let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
         let load = self.flight(errand.clone(), loader);
-        if let Boarding::Led(flight) = self.board(&errand, load, Flights::All) {
+        if let Boarding::Led(flight) = self.board(&errand, FlightId::fresh(), load, Flights::All) {
             in_background(flight);
         }
     }
 
     /// Joins one of these flights of the key, or begins one.
-    fn board<F>(
+    pub(crate) fn board<F>(
         self: &Arc<Self>,
         errand: &Errand<K>,
+        id: FlightId,
         load: F,
         flights: Flights,
     ) -> Boarding<Result<Entry<V>, Error>, F>
@@ -149,7 +166,7 @@ where
             Departure { at: self.now(), generation: gate.generation(), fence: gate.height(encoded) };
         let may_join =
             |other: Departure| flights.include(other.at) && self.may_join(gate, other, departure.at);
-        self.held.flights.board(&errand.key, departure, may_join, load)
+        self.held.flights.board(&errand.key, id, departure, may_join, load)
     }
 
     /// Whether a caller who comes now may have the value of a flight that began then (race R19). Invalidations that
@@ -172,7 +189,7 @@ where
     }
 
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
-    async fn caught(
+    pub(crate) async fn caught(
         self: Arc<Self>,
         load: impl Future<Output = Result<Entry<V>, Error>>,
     ) -> Result<Entry<V>, Error> {
@@ -203,7 +220,7 @@ where
     }
 
     /// Loads, and proposes the value to both tiers. If that fails, what is stale is served, if anything is.
-    async fn land(
+    pub(crate) async fn land(
         self: Arc<Self>,
         errand: Errand<K>,
         loader: impl Load<K, V>,
@@ -213,21 +230,33 @@ where
             Turn::Loaded(entry) => return Ok(entry),
             Turn::Load(claim) => claim,
         };
-        let stale_in_l2 = look.previous.is_some();
+        let (stale, start) = (look.previous, look.start);
+        let has_stale = stale.is_some();
         let load = async {
-            let Look { previous, start, .. } = look;
-            let given = previous.as_ref().map(|previous| previous.entry(self.now()));
+            let given = stale.as_ref().map(|previous| previous.entry(self.now()));
             let found = self.load(errand.key.clone(), given, loader).await?;
-            self.fill(&errand, found.or(&errand.wanted.call), start, previous).await
+            self.fill(&errand, found.or(&errand.wanted.call), start, stale).await
         };
         let landed = Arc::clone(&self).caught(load).await;
         drop(claim);
-        let Err(error) = landed else { return landed };
-        let may_stand_in = stale_in_l2 || self.held.l1.get_stale(&errand.key, || self.now()).is_some();
+        match landed {
+            Err(error) => self.after_failure(&errand, has_stale, error).await,
+            landed => landed,
+        }
+    }
+
+    /// A stale value in place of a load that failed, if there is one in L2 or in L1.
+    pub(crate) async fn after_failure(
+        &self,
+        errand: &Errand<K>,
+        has_stale: bool,
+        error: Error,
+    ) -> Result<Entry<V>, Error> {
+        let may_stand_in = has_stale || self.held.l1.get_stale(&errand.key, || self.now()).is_some();
         if !may_stand_in {
             return Err(error);
         }
-        self.stand_in(&errand, Staleness::LoadFailed).await.ok_or(error)
+        self.stand_in(errand, Staleness::LoadFailed).await.ok_or(error)
     }
 
     async fn load(
@@ -293,12 +322,20 @@ where
         };
         let engine = Arc::clone(self);
         drop(runtime.spawn(async move {
-            // What the others fence with must not be shortened.
-            let (Ok(l2), Ok(())) = (engine.node().l2(), engine.agree().await) else { return };
-            let partition = &engine.held.part_of(&encoded).id;
-            if l2.touch(partition, &encoded, engine.options.fence_window).await.is_err() {
-                engine.held.counters.l2_failures.add(1);
-            }
+            // That it fails was counted.
+            let _ = engine.touch_l2(&encoded).await;
         }));
+    }
+
+    /// Has L2 know that a value was read.
+    pub(crate) async fn touch_l2(&self, encoded: &Bytes) -> Result<(), Error> {
+        // What the others fence with must not be shortened.
+        self.agree().await.map_err(|disagreement| self.disagreement(disagreement))?;
+        let partition = &self.held.part_of(encoded).id;
+        let touched = self.node().l2()?.touch(partition, encoded, self.options.fence_window).await;
+        touched.map_err(|cause| {
+            self.held.counters.l2_failures.add(1);
+            Error::l2(Operation::Touch, cause)
+        })
     }
 }

@@ -1,10 +1,11 @@
 use std::time::{Duration, SystemTime};
 
-use nearfar_core::{Kind, Moment, Validators};
+use nearfar_core::{Kind, Moment, TagError, Tags, Validators};
 
 use crate::call::CallOptions;
 use crate::clock;
 use crate::entry::Content;
+use crate::error::{ConfigProblem, Error};
 
 /// What a loader has found, and how it is to be cached.
 ///
@@ -33,6 +34,7 @@ pub struct Loaded<V> {
     pub(crate) grace: Option<Duration>,
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) validators: Validators,
+    pub(crate) tags: Result<Tags, TagError>,
     pub(crate) is_stored: bool,
 }
 
@@ -71,6 +73,7 @@ impl<V> Loaded<V> {
             grace: None,
             expires_at: None,
             validators: Validators::default(),
+            tags: Ok(Tags::default()),
             is_stored: true,
         }
     }
@@ -105,6 +108,12 @@ impl<V> Loaded<V> {
     /// What an envelope of it is.
     pub(crate) fn kind(&self) -> Kind {
         if matches!(self.answer, Answer::Absent) { Kind::Absent } else { Kind::Value }
+    }
+
+    /// The notes of an envelope of it, and how many tags those begin with.
+    pub(crate) fn notes(&self) -> Result<(Vec<u8>, u16), Error> {
+        let tags = self.tags.as_ref().map_err(|problem| Error::config(ConfigProblem::Tag(*problem)))?;
+        Ok(([tags.encode(), self.validators.encode()].concat(), tags.count()))
     }
 
     /// Its own ttl, until its own deadline at the longest; `None` if it has neither.
@@ -183,6 +192,28 @@ impl<V> Loaded<V> {
         self
     }
 
+    /// What else it is about, in place of the tags that it has: whatever carries a tag can be invalidated at once, see
+    /// [`Cache::invalidate_tag`](crate::Cache::invalidate_tag). What is [not modified](Self::not_modified) keeps its own.
+    ///
+    /// A tag has 1 to 255 bytes, and an entry at most 64 of them. What has others is not stored: [`set`](crate::Cache::set_with)
+    /// fails, and what was loaded counts as [unstorable](crate::Stats::unstorable).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// # use nearfar::{Cache, Loaded, Nearfar};
+    /// # let pages: Cache<String, String> = Nearfar::in_process().cache("pages").build().await?;
+    /// pages.set_with("/home", Loaded::new("...".to_owned()).tags(["news", "sports"])).await?;
+    /// pages.invalidate_tag("sports").await?;
+    /// assert!(pages.get("/home").await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tags<T: AsRef<str>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = Tags::new(tags);
+        self
+    }
+
     /// Whoever waits for it gets it, and nobody else.
     ///
     /// ```
@@ -199,5 +230,12 @@ impl<V> Loaded<V> {
     pub fn do_not_store(mut self) -> Self {
         self.is_stored = false;
         self
+    }
+}
+
+impl<V> From<V> for Loaded<V> {
+    /// A value, cached as the cache is set.
+    fn from(value: V) -> Self {
+        Self::new(value)
     }
 }

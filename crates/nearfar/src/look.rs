@@ -7,10 +7,12 @@ use bytes::Bytes;
 use nearfar_core::{Envelope, Moment, Ticket, Version};
 
 use crate::call::CallOptions;
-use crate::engine::{Engine, Found};
+use crate::engine::Engine;
 use crate::entry::{Entry, Slot, Staleness, Tier};
 use crate::error::Error;
+use crate::holdings::Part;
 use crate::key::CacheKey;
+use crate::read::{Asked, Found};
 
 /// Which key a caller wants, and what will do.
 #[derive(Clone)]
@@ -77,6 +79,8 @@ pub(crate) struct Start {
     /// is learnt of its clock later would say something else.
     pub(crate) fenced_until: Option<Moment>,
     pub(crate) began_at: Moment,
+    /// Changes of tags up to here are known to the load.
+    pub(crate) tags_as_of: Version,
 }
 
 /// Expiry in Redis has milliseconds, and deadlines have microseconds; a fill must not slip in between.
@@ -89,41 +93,78 @@ where
 {
     /// Looks into L2, for something that will do or for where a load begins.
     pub(crate) async fn look(&self, errand: &Errand<K>) -> Result<Look<V>, Error> {
-        let Errand { key, encoded, wanted } = errand;
+        let part = self.held.part_of(&errand.encoded);
+        Ok(self.look_part(part, &[errand]).await?.pop().expect("one was looked for"))
+    }
+
+    /// The same for keys of one partition, in one step.
+    pub(crate) async fn look_part(&self, part: &Part, errands: &[&Errand<K>]) -> Result<Vec<Look<V>>, Error> {
         let asked_at = self.now();
         let window = self.options.fence_window.saturating_sub(ROUNDING);
-        let part = self.held.part_of(encoded);
-        let before = part.gate.ticket(encoded);
         let fenced_until = part.remote.earliest(asked_at).map(|asked_at| asked_at + window);
-        // What is to be loaded again is in L1 already, together with who has the right to do so.
-        let is_worth_it = |slot: &Slot<V>| wanted.or_old || slot.taken_at < slot.life.refresh_from();
-        let found = match self.read_l2_and_keep(key, encoded, is_worth_it).await {
-            Ok(found) => Some(found),
-            // The load works without L2; `snapshot` has counted the failure.
-            Err(error) if !error.is_closed() => None,
+        let keys: Vec<&Bytes> = errands.iter().map(|errand| &errand.encoded).collect();
+        let found = match self.read_part(part, &keys).await {
+            Ok(found) => found.into_iter().map(Some).collect(),
+            // The load works without L2; the failure was counted.
+            Err(error) if !error.is_closed() => errands.iter().map(|_| None).collect::<Vec<_>>(),
             Err(error) => return Err(error),
         };
-        let ticket = part.gate.ticket(encoded);
         let began_at = self.now();
-        let start = |base, seen| Start { ticket, base, seen, asked_at, fenced_until, began_at };
-        let Some(Found { slot, snapshot }) = found else {
-            let in_l1 = self.held.l1.get_stale(key, || self.now());
-            let previous = in_l1.map(|(slot, _)| Previous { slot, stored: None });
-            return Ok(Look { verdict: Verdict::Load, previous, start: start(None, Bytes::new()) });
+        let look = |(errand, found): (&&Errand<K>, _)| {
+            let start = Start {
+                ticket: part.gate.ticket(&errand.encoded),
+                base: None,
+                seen: Bytes::new(),
+                asked_at,
+                fenced_until,
+                began_at,
+                tags_as_of: part.tags.applied(),
+            };
+            match found {
+                Some((asked, found)) => self.look_at(errand, part, asked, found, start),
+                None => self.look_without_l2(errand, start),
+            }
         };
-        let (base, stored) = (snapshot.head.map(|head| head.sequence), snapshot.envelope);
-        let seen =
-            stored.as_ref().map_or_else(Bytes::new, |bytes| bytes.slice_ref(Envelope::identity(bytes)));
-        let verdict = self.judge(slot.as_ref(), *wanted);
+        Ok(errands.iter().zip(found).map(look).collect())
+    }
+
+    fn look_without_l2(&self, errand: &Errand<K>, start: Start) -> Look<V> {
+        let in_l1 = self.held.l1.get_stale(&errand.key, || self.now());
+        let previous = in_l1.map(|(slot, _)| Previous { slot, stored: None });
+        Look { verdict: Verdict::Load, previous, start }
+    }
+
+    fn look_at(
+        &self,
+        errand: &Errand<K>,
+        part: &Part,
+        asked: Asked,
+        found: Found<V>,
+        start: Start,
+    ) -> Look<V> {
+        let Errand { key, wanted, .. } = errand;
         // Not what was invalidated while it was read.
         let may_be_true =
-            |slot: &Arc<Slot<V>>| slot.value().is_some() && part.gate.admits(&before, slot.version);
-        let previous = slot.filter(may_be_true).map(|slot| Previous { slot, stored });
-        Ok(Look { verdict, previous, start: start(base, seen) })
+            |slot: &Arc<Slot<V>>| slot.value().is_some() && part.gate.admits(&asked.ticket, slot.version);
+        let previous_slot = found.slot.clone().filter(may_be_true);
+        // What is to be loaded again is in L1 already, together with who has the right to do so.
+        let is_worth_it = |slot: &Arc<Slot<V>>| wanted.or_old || slot.taken_at < slot.life.refresh_from();
+        if !wanted.call.skips_l1 && found.slot.as_ref().is_some_and(is_worth_it) {
+            self.keep(key, asked, &found);
+        }
+        let Found { slot, snapshot } = found;
+        let base = snapshot.head.map(|head| head.sequence);
+        let stored = snapshot.envelope;
+        let seen =
+            stored.as_ref().map_or_else(Bytes::new, |bytes| bytes.slice_ref(Envelope::identity(bytes)));
+        let start = Start { base, seen, tags_as_of: base.unwrap_or(start.tags_as_of), ..start };
+        let verdict = self.judge(slot.as_ref(), *wanted);
+        let previous = previous_slot.map(|slot| Previous { slot, stored });
+        Look { verdict, previous, start }
     }
 
     fn judge(&self, slot: Option<&Arc<Slot<V>>>, wanted: Wanted) -> Verdict<V> {
-        let Some(slot) = slot.filter(|slot| wanted.call.takes(slot)) else { return Verdict::Load };
+        let Some(slot) = slot.filter(|slot| wanted.call.takes_cached(slot)) else { return Verdict::Load };
         if !slot.is_fresh() {
             let entry = self.excused(Arc::clone(slot), Tier::L2, self.now(), &wanted.call);
             return match entry.filter(|_| wanted.or_old) {
@@ -152,6 +193,9 @@ where
 
     /// What L1 has, if it is stale and may be served without waiting for a load.
     pub(crate) fn stale_at_once(&self, key: &K, call: &CallOptions) -> Option<Entry<V>> {
+        if !call.reads_l1() {
+            return None;
+        }
         let (slot, now) = self.held.l1.get_stale(key, || self.now())?;
         self.excused(slot, Tier::L1, now, call).filter(|entry| call.takes(entry.slot()))
     }
@@ -180,7 +224,7 @@ where
         if let Some(entry) = self.stand_in_from_l1(errand, why) {
             return Some(entry);
         }
-        let slot = self.read_l2(&errand.key, &errand.encoded).await.ok()?.slot?;
+        let slot = self.read_l2(&errand.key, &errand.encoded, &errand.wanted.call).await.ok()?.slot?;
         let tier = Tier::L2;
         let entry = if slot.is_fresh() {
             Entry::new(slot, tier, self.now()).present()?

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::courier::Courier;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
+use crate::tags::TagChange;
 
 /// What the receive loop does to a cache, whatever its types are. User code runs in it (keys are decoded, values
 /// dropped), so it may panic.
@@ -23,6 +24,12 @@ pub(crate) trait Follows: Send + Sync {
     fn apply(&self, version: Version, keys: &[Bytes]);
     /// Copies of these keys with a smaller version are stale.
     fn apply_expired(&self, version: Version, keys: &[Bytes], now: Moment);
+    /// Copies that carry one of these tags and have a smaller version are wrong, or stale.
+    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange);
+    /// All messages up to this one were applied.
+    fn advance(&self, applied: Version);
+    /// Messages were missed, and are from here on not any more.
+    fn start_over(&self, since: Version);
     /// Every copy from before this clear is wrong. `own` if this node asked for it.
     fn apply_clear(&self, version: Version, own: bool);
     /// The gate forgot every copy: give their memory back.
@@ -168,7 +175,11 @@ impl Member {
             self.count_received(&message, self.held.remote().latest(now));
         }
         match self.follower.handle_message(self.held.gate(), &message, frame) {
-            Standing::Next if self.accounts_for(&[message], node, self.follower.applied()) => {}
+            Standing::Next
+                if self.accounts_for(std::slice::from_ref(&message), node, self.follower.applied()) =>
+            {
+                self.held.advance(message.sequence);
+            }
             Standing::Next => {
                 self.follower.handle_fork(self.held.gate());
                 self.held.counters().doubts.add(1);
@@ -193,6 +204,8 @@ impl Member {
         let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
             MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
             MessageBody::Expired(keys) => self.held.apply_expired(message.sequence, keys, now),
+            MessageBody::Tags(tags) => self.held.apply_tags(message.sequence, tags, TagChange::Wrong),
+            MessageBody::ExpiredTags(tags) => self.held.apply_tags(message.sequence, tags, TagChange::Stale),
             MessageBody::Clear => self.held.apply_clear(message.sequence, message.origin == node),
         }));
         applied.is_ok()
@@ -200,7 +213,7 @@ impl Member {
 
     fn count_received(&self, message: &Message, remote_now: Option<Moment>) {
         let counters = self.held.counters();
-        counters.invalidations_received.add(message.body.keys().len() as u64);
+        counters.invalidations_received.add(message.body.names().len() as u64);
         if let Some(now) = remote_now {
             // A sequence is drawn from L2's clock, see `Version`.
             counters.propagation.record(now.since(Moment::from_micros(message.sequence.number())));
@@ -254,6 +267,7 @@ impl Member {
             return self.resynced(now);
         };
         self.held.counters().replayed.add(replay.messages().len() as u64);
+        self.held.advance(replay.reaches());
         self.follower.finish_replay(gate, &replay);
         self.report_proved();
     }
@@ -287,9 +301,10 @@ impl Member {
 
     fn resynced(&mut self, now: Moment) {
         self.held.counters().resyncs.add(1);
+        let adopted = self.follower.applied().unwrap_or_default();
+        self.held.start_over(adopted);
         self.drop_copies();
         // The history that acknowledged this node's last changes may be lost (race R30).
-        let adopted = self.follower.applied().unwrap_or_default();
         let reissued = self.held.outbox().with(|outbox| outbox.reissue(now, adopted));
         if reissued > 0 {
             // The resync has brought trust. What was read until the outbox knew of these keys may be what L2 has lost

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nearfar_core::{Batch, Moment, Outbox};
+use bytes::Bytes;
+use nearfar_core::{Batch, Moment, Outbox, Subject, Tags};
 use tokio::sync::mpsc;
 
 use crate::link::Order;
@@ -34,7 +35,7 @@ use crate::link::Order;
 pub struct Undelivered {
     /// Of which cache. One with several partitions may be named several times.
     pub namespace: String,
-    /// The encoded keys, or everything in a partition.
+    /// The encoded keys, or the tags, or everything in a partition.
     pub what: Batch,
 }
 
@@ -64,8 +65,13 @@ impl SharedOutbox {
     }
 
     /// Whether what L2 has under this key is known to be wrong, though L2 does not know.
-    pub(crate) fn holds(&self, key: &[u8]) -> bool {
-        !self.is_empty() && self.lock().holds(key)
+    pub(crate) fn holds(&self, key: &Bytes) -> bool {
+        !self.is_empty() && self.lock().holds(&Subject::Key(key.clone()))
+    }
+
+    /// Whether what carries one of these tags is known to be wrong, though L2 does not know.
+    pub(crate) fn holds_any(&self, tags: &Tags) -> bool {
+        !self.is_empty() && tags.iter().any(|tag| self.lock().holds(&Subject::Tag(tag.clone())))
     }
 
     /// Adds a change that was not acknowledged and may be executed until then. `false` if nobody would send it.
@@ -80,10 +86,10 @@ impl SharedOutbox {
     }
 
     /// Nobody sends it from here on. Returns what is left, the first time.
-    pub(crate) fn close(&self) -> Option<Batch> {
+    pub(crate) fn close(&self) -> Vec<Batch> {
         self.with(|outbox| {
             let is_closed = self.closed.swap(true, Ordering::Relaxed);
-            outbox.left().filter(|_| !is_closed)
+            if is_closed { Vec::new() } else { outbox.left() }
         })
     }
 

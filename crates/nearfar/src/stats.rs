@@ -95,6 +95,8 @@ counters! {
     misses,
     /// Reads of L2, and fills, that failed.
     l2_failures,
+    /// Tags that L2 was asked about, for entries from before this node listened. In steady state there are none.
+    tag_lookups,
     /// Loads that gave a value.
     loads,
     /// Loads that failed or panicked.

@@ -1,9 +1,11 @@
--- Shared by the scripts that touch a partition's head: the text "<sequence> <floor>".
--- One key for both numbers, so that eviction cannot take the floor and leave the sequence.
+-- Shared by the scripts that touch a partition's head: the text "<sequence> <floor>", and behind it, once there was
+-- anything with a tag, " <last change of a tag> <longest life of a tagged entry in milliseconds>".
+-- One key for all numbers, so that eviction cannot take the floor and leave the sequence.
 
 -- Of an envelope.
 local HEADER = 76
 local VALUE = 1
+local MOST_TAGS = 64
 -- Milliseconds that are as good as for ever, and might be too many for PX.
 local ENDLESS = 9007199254740992
 
@@ -32,16 +34,26 @@ local function read_head(key)
   if type(text) ~= 'string' then
     return nil
   end
-  local sequence, floor = string.match(text, '^(%d+) (%d+)$')
+  local sequence, floor, rest = string.match(text, '^(%d+) (%d+)(.*)$')
   if not sequence then
     return nil
   end
-  sequence, floor = tonumber(sequence), tonumber(floor)
+  local tagged, longest = '0', '0'
+  if rest ~= '' then
+    tagged, longest = string.match(rest, '^ (%d+) (%d+)$')
+    if not tagged then
+      return nil
+    end
+  end
+  local head = {
+    sequence = tonumber(sequence), floor = tonumber(floor),
+    tagged = tonumber(tagged), longest = tonumber(longest),
+  }
   -- From 2^53 on, Lua's numbers skip some.
-  if sequence >= 9007199254740992 or floor > sequence then
+  if head.sequence >= ENDLESS or head.floor > head.sequence or head.tagged > head.sequence or head.longest > ENDLESS then
     return nil
   end
-  return { sequence = sequence, floor = floor }
+  return head
 end
 
 -- Partition::head_for: what becomes of a proposal that is late or of another history; or else nil, and the head.
@@ -58,11 +70,15 @@ end
 
 local function begin_head(now)
   local sequence = math.max(now, 1)
-  return { sequence = sequence, floor = sequence }
+  return { sequence = sequence, floor = sequence, tagged = 0, longest = 0 }
 end
 
 local function write_head(key, head)
-  redis.call('SET', key, decimal(head.sequence) .. ' ' .. decimal(head.floor))
+  local text = decimal(head.sequence) .. ' ' .. decimal(head.floor)
+  if head.tagged > 0 or head.longest > 0 then
+    text = text .. ' ' .. decimal(head.tagged) .. ' ' .. decimal(head.longest)
+  end
+  redis.call('SET', key, text)
 end
 
 -- Puts big-endian numbers at the bytes from at+1 on. What is too short stays as it is.
@@ -104,4 +120,67 @@ local function keep_of(bytes, now, least)
   end
   local keep = math.max(math.min(ends(written_at, ttl), ends(read_at, idle)) + grace, tonumber(least))
   return (least == '0' or keep >= ENDLESS) and '0' or decimal(keep)
+end
+
+-- TagHead::note: whether an envelope that is stored makes the longest life of a tagged entry a longer one.
+local function note_tagged(head, bytes)
+  if #bytes < HEADER or string.sub(bytes, 1, 3) ~= 'NF\1' or struct.unpack('>I2', bytes, 7) == 0 then
+    return false
+  end
+  local ttl, grace = struct.unpack('>I8I8', bytes, 33)
+  local life = ttl == 0 and ENDLESS or math.min(ttl + grace, ENDLESS)
+  if life <= head.longest then
+    return false
+  end
+  head.longest = life
+  return true
+end
+
+-- Changes of tags stand in a sorted set: what happened to a tag, '-' wrong or '~' stale, and its name, with the number of
+-- the change. The member '+' says since when it is complete.
+local WRONG, STALE, SINCE = '-', '~', '+'
+
+local function score(key, member)
+  local number = read('ZSCORE', key, member)
+  return type(number) == 'string' and tonumber(number) or nil
+end
+
+-- TagTable::mark: the last changes of a tag. What is not known counts as wrong.
+local function mark_of(key, tag, head)
+  local since = score(key, SINCE) or head.tagged
+  return math.max(score(key, WRONG .. tag) or 0, since), score(key, STALE .. tag) or 0
+end
+
+-- Calls `visit` with the last changes of each tag of an envelope until it returns true; whether it did, or the tags cannot
+-- be read. Where no tag was changed since the entry's version, none matters.
+local function any_tag(bytes, key, head, visit)
+  local count = struct.unpack('>I2', bytes, 7)
+  if count > MOST_TAGS then
+    return true
+  end
+  local at = HEADER + 1
+  local matters = struct.unpack('>I8', bytes, 9) < head.tagged
+  for _ = 1, count do
+    if at + 1 > #bytes then
+      return true
+    end
+    local tag = string.sub(bytes, at + 2, at + 1 + struct.unpack('>I2', bytes, at))
+    at = at + 2 + struct.unpack('>I2', bytes, at)
+    if #tag == 0 or at > #bytes + 1 then
+      return true
+    end
+    if matters and visit(mark_of(key, tag, head)) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether a tag of an entry was declared wrong since. Of what another generation wrote, nobody knows the tags.
+local function is_disowned(bytes, key, head)
+  if string.byte(bytes, 3) ~= 1 then
+    return false
+  end
+  local version = struct.unpack('>I8', bytes, 9)
+  return any_tag(bytes, key, head, function(wrong) return wrong > version end)
 end

@@ -4,7 +4,7 @@
 
 local now = now_micros()
 local base = tonumber(ARGV[2])
-local hindered = head_for(KEYS[1], tonumber(ARGV[1]), base, now)
+local hindered, head = head_for(KEYS[1], tonumber(ARGV[1]), base, now)
 if hindered then
   return hindered
 end
@@ -15,6 +15,9 @@ if type(bytes) ~= 'string' or #bytes < HEADER or string.sub(bytes, 1, 2) ~= 'NF'
 end
 if string.sub(bytes, 9, 24) ~= ARGV[3] or struct.unpack('>I8', bytes, 9) > base then
   return 0
+end
+if note_tagged(head, ARGV[4]) then
+  write_head(KEYS[1], head)
 end
 store(KEYS[2], ARGV[4] .. string.sub(bytes, HEADER + 1), ARGV[5], base, now)
 return 1

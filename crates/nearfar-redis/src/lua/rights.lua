@@ -1,6 +1,6 @@
 -- What this user, or anybody, is refused of what the other scripts and commands need. Inside a script most servers do
 -- not say what they have refused, and some of the scripts make do with a refusal, so it is asked for in advance.
--- KEYS: head, log, nodes, a value, the key to try on; who may not use them may not run this. ARGV: the commands, each with
+-- KEYS: head, log, nodes, tags, a value, the key to try on; who may not use them may not run this. ARGV: the commands, each with
 -- its arguments, which have no spaces.
 -- Returns pairs: what is refused, and why.
 

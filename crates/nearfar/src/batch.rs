@@ -1,0 +1,337 @@
+//! Several keys in one call: what L1 lacks is read in one step per partition, and what L2 lacks is loaded in one call.
+//!
+//! Each key has a flight of its own, which others may join and which joins others, as if it were alone; those that a call
+//! leads share one trip. Who is refused what a batch brings (it is stale, or too old for the call) goes on alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join, join_all};
+use nearfar_core::Moment;
+use tokio::sync::oneshot;
+
+use crate::call::CallOptions;
+use crate::chunks::chunks;
+use crate::claim::{ClaimGuard, Claimed};
+use crate::engine::Engine;
+use crate::entry::{Entry, Staleness};
+use crate::error::Error;
+use crate::fill::Candidate;
+use crate::flight::{Boarding, Flight, FlightId};
+use crate::holdings::Part;
+use crate::key::CacheKey;
+use crate::load::{Flights, Load};
+use crate::loaded::Loaded;
+use crate::look::{Errand, Look, Verdict, Wanted};
+use crate::read::{Asked, Found};
+use crate::wait::{Share, in_background};
+
+/// A user's loader of several keys. What it does not name is not there.
+pub(crate) type LoadMany<K, V> =
+    Arc<dyn Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, Loaded<V>>, Error>> + Send + Sync>;
+
+/// What a trip has brought for each of its keys.
+type Landed<K, V> = Arc<HashMap<K, Result<Entry<V>, Error>>>;
+
+/// How far a key is.
+enum Progress<V> {
+    Done(Result<Entry<V>, Error>),
+    Waits(Share<V>),
+    /// It waits for a flight of others, which may bring what will not do.
+    Joined(Share<V>),
+}
+
+impl<K, V> Engine<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    /// Reads keys of L2, in one step per partition, and takes what it finds into L1.
+    pub(crate) async fn read_l2_many(
+        &self,
+        keys: Vec<(K, Bytes)>,
+        call: &CallOptions,
+    ) -> HashMap<K, Result<Option<Entry<V>>, Error>> {
+        let read = |(part, keys)| self.read_step(part, keys, call);
+        let read = join_all(self.steps(keys, |(_, encoded)| encoded).into_iter().map(read)).await;
+        read.into_iter().flatten().collect()
+    }
+
+    async fn read_step(
+        &self,
+        part: &Part,
+        keys: Vec<(K, Bytes)>,
+        call: &CallOptions,
+    ) -> Vec<(K, Result<Option<Entry<V>>, Error>)> {
+        let encoded: Vec<&Bytes> = keys.iter().map(|(_, encoded)| encoded).collect();
+        let found = match self.read_part(part, &encoded).await {
+            Ok(found) => found,
+            Err(error) => return keys.into_iter().map(|(key, _)| (key, Err(error.clone()))).collect(),
+        };
+        let take = |((key, _), (asked, found)): ((K, Bytes), (Asked, Found<V>))| {
+            if !call.skips_l1 {
+                self.keep(&key, asked, &found);
+            }
+            (key, Ok(found.fresh().filter(|entry| call.takes_cached(entry.slot()))))
+        };
+        keys.into_iter().zip(found).map(take).collect()
+    }
+
+    /// What is to be done about keys, by partition, in steps that are not too large.
+    fn steps<T>(&self, keys: Vec<T>, encoded: impl Fn(&T) -> &Bytes) -> Vec<(&Part, Vec<T>)> {
+        let mut parts: BTreeMap<u16, Vec<T>> = BTreeMap::new();
+        for key in keys {
+            let part = self.held.part_of(encoded(&key)).id.index();
+            parts.entry(part).or_default().push(key);
+        }
+        let steps = parts.into_iter().flat_map(|(index, keys)| {
+            let part = &self.held.parts[usize::from(index)];
+            chunks(keys, |key| encoded(key).len()).into_iter().map(move |chunk| (part, chunk))
+        });
+        steps.collect()
+    }
+
+    /// Finds or loads keys that L1 has no fresh value of.
+    pub(crate) async fn read_or_load_many(
+        self: &Arc<Self>,
+        errands: Vec<Errand<K>>,
+        loader: LoadMany<K, V>,
+    ) -> HashMap<K, Result<Entry<V>, Error>> {
+        let arrived = self.now();
+        let mut refresh = Vec::new();
+        let mut progress = Vec::new();
+        let mut absent = Vec::new();
+        for errand in errands {
+            match self.stale_at_once(&errand.key, &errand.wanted.call) {
+                Some(entry) => {
+                    if entry.staleness() == Some(Staleness::Revalidating) {
+                        refresh.push(errand.clone());
+                    }
+                    progress.push((errand, Progress::Done(Ok(entry))));
+                }
+                None => absent.push(errand),
+            }
+        }
+        self.refresh_many(refresh, &loader, None);
+        progress.extend(self.board_many(absent, &loader, |errand| Flights::of(&errand.wanted.call, arrived)));
+        let landed = progress.into_iter().map(|(errand, progress)| {
+            let key = errand.key.clone();
+            Box::pin(self.see_to(errand, progress, arrived, &loader)).map(|entry| (key, entry))
+        });
+        join_all(landed).await.into_iter().collect()
+    }
+
+    async fn see_to(
+        self: &Arc<Self>,
+        errand: Errand<K>,
+        progress: Progress<V>,
+        arrived: Moment,
+        loader: &LoadMany<K, V>,
+    ) -> Result<Entry<V>, Error> {
+        let entry = match progress {
+            Progress::Done(outcome) => outcome?,
+            Progress::Waits(flight) => self.wait_for(&errand, flight, arrived).await?,
+            Progress::Joined(flight) => {
+                self.held.counters.joined.add(1);
+                let entry = self.wait_for(&errand, flight, arrived).await?;
+                let call = errand.wanted.call;
+                if self.suits(&entry, Flights::of(&call, arrived), &call) {
+                    entry
+                } else {
+                    self.answer(errand, one_of(loader)).await?
+                }
+            }
+        };
+        self.held.counters.stale_hits.add(entry.staleness().is_some().into());
+        Ok(entry)
+    }
+
+    /// Has keys loaded again in the background. Not those that others are loading, unless these are of a flight from
+    /// before.
+    pub(crate) fn refresh_many(
+        self: &Arc<Self>,
+        errands: Vec<Errand<K>>,
+        loader: &LoadMany<K, V>,
+        since: Option<Moment>,
+    ) {
+        if errands.is_empty() {
+            return;
+        }
+        let anew = |errand: Errand<K>| Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
+        let flights = since.map_or(Flights::All, Flights::Since);
+        for (_, progress) in self.board_many(errands.into_iter().map(anew).collect(), loader, |_| flights) {
+            if let Progress::Waits(flight) = progress {
+                in_background(flight);
+            }
+        }
+    }
+
+    /// Joins the flights that these keys have, and begins one trip for the others.
+    fn board_many(
+        self: &Arc<Self>,
+        errands: Vec<Errand<K>>,
+        loader: &LoadMany<K, V>,
+        flights: impl Fn(&Errand<K>) -> Flights,
+    ) -> Vec<(Errand<K>, Progress<V>)> {
+        // Which keys are its own shows only when all have boarded.
+        let (tell, told) = oneshot::channel::<Vec<Errand<K>>>();
+        let (engine, loader, id) = (Arc::clone(self), Arc::clone(loader), FlightId::fresh());
+        let trip: Flight<Landed<K, V>> = Flight::private(id, async move {
+            let errands = told.await.unwrap_or_default();
+            Arc::new(engine.fly_many(errands, &loader).await)
+        });
+        let (mut led, mut progress) = (Vec::new(), Vec::new());
+        for errand in errands {
+            let (trip, key) = (trip.clone(), errand.key.clone());
+            let share = Arc::clone(self).caught(async move {
+                let landed = trip.await;
+                landed.get(&key).cloned().unwrap_or_else(|| Err(Error::closed()))
+            });
+            let boarded = match self.board(&errand, id, share, flights(&errand)) {
+                Boarding::Led(flight) => {
+                    led.push(errand.clone());
+                    Progress::Waits(flight)
+                }
+                Boarding::Joined(flight, _unused) => Progress::Joined(flight),
+                Boarding::Itself => Progress::Done(Err(Error::loader_waits_for_itself())),
+            };
+            progress.push((errand, boarded));
+        }
+        // Nobody waits for a trip without keys.
+        let _ = tell.send(led);
+        progress
+    }
+
+    async fn fly_many(
+        self: Arc<Self>,
+        errands: Vec<Errand<K>>,
+        loader: &LoadMany<K, V>,
+    ) -> HashMap<K, Result<Entry<V>, Error>> {
+        let began = self.now();
+        let look = |(part, errands)| self.look_step(part, errands);
+        let looks = join_all(self.steps(errands, |errand| &errand.encoded).into_iter().map(look)).await;
+        let (mut landed, mut wanting, mut refresh) = (HashMap::new(), Vec::new(), Vec::new());
+        for (errand, look) in looks.into_iter().flatten() {
+            match look.map(|mut look| (std::mem::replace(&mut look.verdict, Verdict::Load), look)) {
+                Err(error) => drop(landed.insert(errand.key, Err(error))),
+                Ok((Verdict::Answer(entry), _)) => {
+                    if entry.is_due() {
+                        self.touch(&entry, &errand.key);
+                    }
+                    landed.insert(errand.key, Ok(entry));
+                }
+                Ok((Verdict::Meanwhile(entry), _)) => {
+                    landed.insert(errand.key.clone(), Ok(entry));
+                    refresh.push(errand);
+                }
+                Ok((Verdict::Load, look)) => wanting.push((errand, look)),
+            }
+        }
+        // Not by joining the very flights that this trip lands.
+        self.refresh_many(refresh, loader, Some(began + Duration::from_micros(1)));
+        landed.extend(self.land_many(wanting, loader).await);
+        landed
+    }
+
+    async fn look_step(
+        &self,
+        part: &Part,
+        errands: Vec<Errand<K>>,
+    ) -> Vec<(Errand<K>, Result<Look<V>, Error>)> {
+        match self.look_part(part, &errands.iter().collect::<Vec<_>>()).await {
+            Ok(looks) => errands.into_iter().zip(looks.into_iter().map(Ok)).collect(),
+            Err(error) => errands.into_iter().map(|errand| (errand, Err(error.clone()))).collect(),
+        }
+    }
+
+    /// Loads, in one call, what no other node is loading; the rest one by one, as those let them.
+    async fn land_many(
+        self: &Arc<Self>,
+        wanting: Vec<(Errand<K>, Look<V>)>,
+        loader: &LoadMany<K, V>,
+    ) -> Vec<(K, Result<Entry<V>, Error>)> {
+        let claimed = join_all(wanting.into_iter().map(|(errand, look)| async move {
+            let claimed = self.claim(&errand, &look).await;
+            (errand, look, claimed)
+        }));
+        let (mut own, mut guards, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (errand, look, claimed) in claimed.await {
+            match claimed {
+                Claimed::Granted(guard) => {
+                    guards.push(guard);
+                    own.push((errand, look));
+                }
+                Claimed::Unasked => own.push((errand, look)),
+                Claimed::Held { .. } | Claimed::Overtaken => others.push((errand, look)),
+            }
+        }
+        let others = others.into_iter().map(|(errand, look)| {
+            let key = errand.key.clone();
+            let landing = Box::pin(Arc::clone(self).land(errand, one_of(loader), look));
+            landing.map(|entry| (key, entry))
+        });
+        let (mut landed, others) = join(self.load_many(own, guards, loader), join_all(others)).await;
+        landed.extend(others);
+        landed
+    }
+
+    /// Loads in one call, and proposes the values to both tiers. If that fails, what is stale is served, if anything is.
+    async fn load_many(
+        self: &Arc<Self>,
+        wanting: Vec<(Errand<K>, Look<V>)>,
+        claims: Vec<ClaimGuard>,
+        loader: &LoadMany<K, V>,
+    ) -> Vec<(K, Result<Entry<V>, Error>)> {
+        if wanting.is_empty() {
+            return Vec::new();
+        }
+        let keys: Vec<K> = wanting.iter().map(|(errand, _)| errand.key.clone()).collect();
+        let count = keys.len() as u64;
+        let mut found = match Self::asked(loader, keys).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.held.counters.load_failures.add(count);
+                drop(claims);
+                let stand_in = |(errand, look): (Errand<K>, Look<V>)| {
+                    let error = error.clone();
+                    async move {
+                        let entry = self.after_failure(&errand, look.previous.is_some(), error).await;
+                        (errand.key, entry)
+                    }
+                };
+                return join_all(wanting.into_iter().map(stand_in)).await;
+            }
+        };
+        self.held.counters.loads.add(count);
+        let (mut landed, mut candidates): (Vec<_>, Vec<Candidate<K, V>>) = (Vec::new(), Vec::new());
+        for (errand, Look { previous, start, .. }) in wanting {
+            let news = found.remove(&errand.key).unwrap_or_else(Loaded::absent).or(&errand.wanted.call);
+            let candidate = self.candidate(&errand, news, start, previous);
+            landed.push((errand.key, candidate.as_ref().map(Candidate::entry).map_err(Error::clone)));
+            candidates.extend(candidate);
+        }
+        self.propose_all(candidates).await;
+        drop(claims);
+        landed
+    }
+
+    /// What the loader finds. A panic is an error, of which all who wait are told.
+    async fn asked(loader: &LoadMany<K, V>, keys: Vec<K>) -> Result<HashMap<K, Loaded<V>>, Error> {
+        let call = async { loader(keys).await };
+        let found = AssertUnwindSafe(call).catch_unwind().await;
+        found.unwrap_or_else(|panic| Err(Error::loader_panicked(&*panic)))
+    }
+}
+
+/// The same loader, of one key.
+fn one_of<K: CacheKey, V: Send + Sync + 'static>(loader: &LoadMany<K, V>) -> impl Load<K, V> + use<K, V> {
+    let loader = Arc::clone(loader);
+    move |key: K, _previous| async move {
+        let found = loader(vec![key.clone()]).await;
+        found.map(|mut found| found.remove(&key).unwrap_or_else(Loaded::absent))
+    }
+}

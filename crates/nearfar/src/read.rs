@@ -1,0 +1,295 @@
+//! Reading: L1 first, then L2.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearfar_core::backend::L2Error;
+use nearfar_core::{Envelope, Head, Kind, Moment, Snapshot, TagMark, Tags, Ticket, Validators};
+
+use crate::call::CallOptions;
+use crate::engine::{Engine, boxed, weight};
+use crate::entry::{Content, Entry, Slot, Tier};
+use crate::error::{Error, Operation};
+use crate::holdings::Part;
+use crate::key::CacheKey;
+use crate::lifetime::{Left, Lifetime};
+use crate::tags::{Judgement, judge_by};
+
+/// What reading L2 found.
+pub(crate) struct Found<V> {
+    /// What may be served, if only as a fallback. It may be fresh that there is no such thing.
+    pub(crate) slot: Option<Arc<Slot<V>>>,
+    /// What stands there, and where the partition stood.
+    pub(crate) snapshot: Snapshot,
+}
+
+impl<V> Found<V> {
+    /// What it is, if it is fresh.
+    pub(crate) fn fresh(&self) -> Option<Entry<V>> {
+        let slot = self.slot.as_ref().filter(|slot| slot.is_fresh())?;
+        Some(Entry::new(Arc::clone(slot), Tier::L2, slot.taken_at))
+    }
+}
+
+/// What was known of a key before L2 was asked: an invalidation from then on is one that the read may have missed (race
+/// R1, and R2 for several keys).
+pub(crate) struct Asked {
+    pub(crate) ticket: Ticket,
+    /// Whether what L2 has of it is known to be wrong.
+    is_wrong: bool,
+}
+
+/// An envelope that may be served now, if only as a fallback.
+struct Live {
+    envelope: Envelope,
+    tags: Tags,
+    /// Where the partition stood.
+    head: Head,
+    age: Duration,
+    left: Left,
+}
+
+impl<K, V> Engine<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    /// The value in L1, if there is one and it may be served.
+    #[inline]
+    pub(crate) fn peek<Q>(&self, key: &Q) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let clock = self.node().clock;
+        let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
+        Entry::new(slot, Tier::L1, read_at).present()
+    }
+
+    /// Whether L1 knows that there is no such thing; counted as a hit.
+    pub(crate) fn l1_knows_absent(&self, key: &K, call: &CallOptions) -> bool {
+        let found = call.reads_l1().then(|| self.held.l1.get(key, || self.now())).flatten();
+        let absent = found.is_some_and(|(slot, _)| slot.value().is_none() && call.takes(&slot));
+        self.held.counters.l1_hits.add(absent.into());
+        absent
+    }
+
+    /// The value in L1, counted as a hit.
+    #[inline]
+    pub(crate) fn l1_hit<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if !call.reads_l1() {
+            return None;
+        }
+        let entry = self.peek(key).filter(|entry| call.takes(entry.slot()))?;
+        self.held.counters.l1_hits.add(1);
+        Some(entry)
+    }
+
+    /// Reads a key in L2 and takes what it finds into L1.
+    pub(crate) async fn read_l2(
+        &self,
+        key: &K,
+        encoded: &Bytes,
+        call: &CallOptions,
+    ) -> Result<Found<V>, Error> {
+        let part = self.held.part_of(encoded);
+        let (asked, found) = self.read_part(part, &[encoded]).await?.pop().expect("one was asked for");
+        if !call.skips_l1 {
+            self.keep(key, asked, &found);
+        }
+        Ok(found)
+    }
+
+    /// Takes what was found into L1.
+    pub(crate) fn keep(&self, key: &K, asked: Asked, found: &Found<V>) {
+        if let Some(slot) = &found.slot {
+            self.held.l1.admit(key.clone(), asked.ticket, Arc::clone(slot));
+        }
+    }
+
+    /// Reads keys of one partition in L2, in one step. What it finds is returned in their order, for [`keep`](Self::keep).
+    pub(crate) async fn read_part(
+        &self,
+        part: &Part,
+        keys: &[&Bytes],
+    ) -> Result<Vec<(Asked, Found<V>)>, Error> {
+        let ask = |key: &&Bytes| Asked { ticket: part.gate.ticket(key), is_wrong: part.outbox.holds(key) };
+        let asked: Vec<Asked> = keys.iter().map(ask).collect();
+        let keys: Vec<Bytes> = keys.iter().map(|&key| key.clone()).collect();
+        let snapshots = self.snapshots(part, &keys).await?;
+        let now = self.now();
+        let live = asked
+            .iter()
+            .zip(&snapshots)
+            .map(|(asked, snapshot)| if asked.is_wrong { None } else { self.live(snapshot, part, now) });
+        let live = self.heed_tags(part, live.collect(), now).await;
+        let found = asked.into_iter().zip(snapshots).zip(live).map(|((asked, snapshot), live)| {
+            let slot = live.and_then(|live| self.slot(live, &snapshot, part, asked.ticket.generation(), now));
+            let found = Found { slot: slot.map(Arc::new), snapshot };
+            let counters = &self.held.counters;
+            let counter = if found.fresh().is_some() { &counters.l2_hits } else { &counters.misses };
+            counter.add(1);
+            (asked, found)
+        });
+        Ok(found.collect())
+    }
+
+    /// Whether L2 holds something for the key that may be served.
+    pub(crate) async fn l2_contains(&self, encoded: &Bytes, call: &CallOptions) -> Result<bool, Error> {
+        let part = self.held.part_of(encoded);
+        if part.outbox.holds(encoded) {
+            return Ok(false);
+        }
+        let snapshots = self.snapshots(part, std::slice::from_ref(encoded)).await?;
+        let now = self.now();
+        let live = snapshots.iter().map(|snapshot| self.live(snapshot, part, now)).collect();
+        let live = self.heed_tags(part, live, now).await;
+        Ok(live.into_iter().flatten().any(|Live { envelope, left, .. }| {
+            envelope.header.kind == Kind::Value && left.is_fresh() && call.takes_envelope(&envelope)
+        }))
+    }
+
+    async fn snapshots(&self, part: &Part, keys: &[Bytes]) -> Result<Vec<Snapshot>, Error> {
+        match self.node().l2()?.read_many(&part.id, keys).await {
+            Ok(reading) if reading.envelopes.len() == keys.len() => Ok(reading.snapshots().collect()),
+            outcome => {
+                self.held.counters.l2_failures.add(1);
+                Err(Error::l2(Operation::Read, outcome.err().unwrap_or(L2Error::Unexpected)))
+            }
+        }
+    }
+
+    /// Drops those of which a tag was declared wrong since they were stored, and makes stale those of which one was
+    /// declared stale. L2 is asked, in one step, about tags that this node cannot know enough of.
+    async fn heed_tags(&self, part: &Part, mut live: Vec<Option<Live>>, now: Moment) -> Vec<Option<Live>> {
+        let mut unknown = Vec::new();
+        for (at, place) in live.iter_mut().enumerate() {
+            let Some(entry) = place.as_ref().filter(|entry| !entry.tags.is_empty()) else { continue };
+            if part.outbox.holds_any(&entry.tags) {
+                *place = None;
+                continue;
+            }
+            match part.tags.judge(&entry.tags, entry.envelope.stamp.version, entry.head) {
+                Ok(judgement) => judge(place, &judgement, part, now),
+                Err(epoch) => unknown.push((at, epoch)),
+            }
+        }
+        if let Some(&(_, epoch)) = unknown.first() {
+            let wanted =
+                |(at, _): &(usize, u64)| live[*at].iter().flat_map(|entry| entry.tags.iter().cloned());
+            let marks = self.look_up_tags(part, unknown.iter().flat_map(wanted).collect(), epoch).await;
+            for (at, _) in unknown {
+                let Some(entry) = &live[at] else { continue };
+                // Who cannot be asked about may be wrong.
+                let by = |marks| judge_by(&entry.tags, entry.envelope.stamp.version, marks);
+                let judgement = marks.as_ref().map_or(Judgement::Wrong, by);
+                judge(&mut live[at], &judgement, part, now);
+            }
+        }
+        live
+    }
+
+    async fn look_up_tags(
+        &self,
+        part: &Part,
+        mut tags: Vec<Bytes>,
+        epoch: u64,
+    ) -> Option<HashMap<Bytes, TagMark>> {
+        tags.sort_unstable();
+        tags.dedup();
+        self.held.counters.tag_lookups.add(tags.len() as u64);
+        let marks = self.node().l2().ok()?.tag_marks(&part.id, &tags).await;
+        let Ok(marks) = marks else {
+            self.held.counters.l2_failures.add(1);
+            return None;
+        };
+        part.tags.learn(&tags, &marks, epoch);
+        Some(tags.into_iter().zip(marks).collect())
+    }
+
+    /// Decodes what L2 holds; what cannot be served is a miss.
+    fn slot(
+        &self,
+        live: Live,
+        snapshot: &Snapshot,
+        part: &Part,
+        generation: u64,
+        now: Moment,
+    ) -> Option<Slot<V>> {
+        let Live { envelope, tags, head, age, left } = live;
+        let is_absent = envelope.header.kind == Kind::Absent;
+        if is_absent && !left.is_fresh() {
+            // Of nothing there is no stale form.
+            return None;
+        }
+        let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
+        let (Ok(value), Some(validators)) = (decoded, Validators::of(&envelope)) else {
+            self.held.counters.unreadable.add(1);
+            return None;
+        };
+        let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
+        Some(Slot {
+            content: value.map_or(Content::Absent, Content::Value),
+            version: envelope.stamp.version,
+            age_when_taken: age,
+            taken_at: now,
+            life: self.options.life(now, left, lifetime, load_cost),
+            partition: part.id.index(),
+            generation,
+            encoded_len: snapshot.envelope.as_ref().map_or(0, weight),
+            validators: boxed(validators),
+            tags: part.tags.slot_tags(&tags, head.sequence),
+        })
+    }
+
+    fn live(&self, snapshot: &Snapshot, part: &Part, now: Moment) -> Option<Live> {
+        let bytes = snapshot.envelope.as_ref()?;
+        let unreadable = || {
+            self.held.counters.unreadable.add(1);
+            None
+        };
+        let Ok(envelope) = Envelope::decode(bytes) else { return unreadable() };
+        // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
+        let head = snapshot.head.filter(|head| head.covers(envelope.stamp.version))?;
+        if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) {
+            return None;
+        }
+        let Some(tags) = Tags::of(&envelope).filter(|_| self.understands(&envelope)) else {
+            return unreadable();
+        };
+        // The later bound of L2's time: an entry may die a round trip early here, never late.
+        let now = part.remote.latest(now)?;
+        let age = now.since(envelope.stamp.written_at);
+        let left = Left::of(&envelope, age, now)?;
+        Some(Live { envelope, tags, head, age, left })
+    }
+
+    /// Compressed entries are for nodes that know what to do with them.
+    fn understands(&self, envelope: &Envelope) -> bool {
+        let header = &envelope.header;
+        header.codec == self.codec.id() && header.schema == self.options.schema && header.compression == 0
+    }
+}
+
+/// Does to an entry what became of its tags.
+fn judge(place: &mut Option<Live>, judgement: &Judgement, part: &Part, now: Moment) {
+    let Some(entry) = place else { return };
+    match *judgement {
+        Judgement::Alive => {}
+        Judgement::Wrong => *place = None,
+        Judgement::Stale(version) => {
+            // A change has its number from L2's clock.
+            let declared = Moment::from_micros(version.number());
+            let since = part.remote.latest(now).map_or(Duration::ZERO, |now| now.since(declared));
+            entry.left = entry.left.declared_stale(since);
+        }
+    }
+}
