@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Batch, Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, Validators, Version};
+use nearfar_core::{Batch, Change, EnvelopeHeader, KeyWrite, Kind, Moment, Validators, Version};
 
 use crate::agreement::Disagreement;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::Slot;
-use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
+use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
@@ -31,7 +31,7 @@ where
             .zip(loaded.answer.content())
             .ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
         let (lifetime, content) = stored;
-        let envelope = self.envelope(&self.header(kind, lifetime), &loaded.validators, content.value())?;
+        let envelope = self.envelope(&encoded, &self.header(kind, lifetime), &loaded.validators, content.value())?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let part = self.held.part_of(&encoded);
@@ -125,28 +125,22 @@ where
 
     pub(crate) fn header(&self, kind: Kind, lifetime: Lifetime) -> EnvelopeHeader {
         EnvelopeHeader {
-            codec: self.codec.id(),
-            schema: self.options.schema,
             ttl: lifetime.ttl,
             idle: lifetime.idle,
             grace: lifetime.grace,
-            ..EnvelopeHeader::of(kind)
+            ..self.payloads.header(kind)
         }
     }
 
     /// The unstamped envelope of a value, or of there being none.
     pub(crate) fn envelope(
         &self,
+        encoded: &[u8],
         header: &EnvelopeHeader,
         validators: &Validators,
         value: Option<&V>,
     ) -> Result<Bytes, Error> {
-        let payload = value.map(|value| self.codec.encode(value)).transpose();
-        let payload = payload.map_err(Error::encode)?.unwrap_or_default();
-        if payload.len() > MAX_VALUE_LEN {
-            return Err(Error::value_too_large(payload.len()));
-        }
-        Ok(Envelope::encode(header, &validators.encode(), &payload))
+        self.payloads.envelope(encoded, header, &validators.encode(), value)
     }
 }
 

@@ -14,7 +14,6 @@ use nearfar_core::{Envelope, Kind, Moment, Namespace, PartitionId, Snapshot, Val
 
 use crate::agreement::{Agreement, Disagreement};
 use crate::call::CallOptions;
-use crate::codec::Codec;
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
@@ -23,13 +22,14 @@ use crate::lifetime::{Left, Lifetime};
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
+use crate::payload::{Payloads, Unreadable};
 use crate::stats::Stats;
 
 /// One cache on one node.
 pub(crate) struct Engine<K, V> {
     claim: NameClaim,
     pub(crate) options: Options,
-    pub(crate) codec: Box<dyn Codec<V>>,
+    pub(crate) payloads: Payloads<V>,
     pub(crate) held: Arc<Holdings<K, V>>,
     agreement: Arc<Agreement>,
 }
@@ -65,7 +65,7 @@ where
     pub(crate) async fn start(
         claim: NameClaim,
         options: &Options,
-        codec: Box<dyn Codec<V>>,
+        payloads: Payloads<V>,
     ) -> Result<Arc<Self>, Error> {
         let settings = options.settings(claim.node.default_partitions());
         let partition = |index| PartitionId::new(claim.namespace.clone(), index);
@@ -73,7 +73,7 @@ where
             (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
         let held = Arc::new(Holdings::new(options, partitions.collect()));
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
-        let engine = Arc::new(Self { claim, options: *options, codec, held, agreement });
+        let engine = Arc::new(Self { claim, options: *options, payloads, held, agreement });
         let reachable = match engine.agree().await {
             Ok(()) => true,
             Err(Disagreement::Unasked(cause)) if engine.node().start_degraded && cause.is_absence() => false,
@@ -200,7 +200,7 @@ where
         let ticket = part.gate.ticket(encoded);
         let wrong = part.outbox.holds(encoded);
         let snapshot = self.snapshot(part, encoded).await?;
-        let opened = if wrong { None } else { self.open(&snapshot, part, ticket.generation()) };
+        let opened = if wrong { None } else { self.open(encoded, &snapshot, part, ticket.generation()) };
         let found = Found { slot: opened.map(Arc::new), snapshot };
         if let Some(slot) = found.slot.as_ref().filter(|slot| is_worth_it(slot)) {
             self.held.l1.admit(key.clone(), ticket, Arc::clone(slot));
@@ -233,7 +233,7 @@ where
     }
 
     /// Decodes what L2 holds; anything that cannot be served is a miss.
-    fn open(&self, snapshot: &Snapshot, part: &Part, generation: u64) -> Option<Slot<V>> {
+    fn open(&self, encoded: &[u8], snapshot: &Snapshot, part: &Part, generation: u64) -> Option<Slot<V>> {
         let now = self.now();
         let bytes = snapshot.envelope.as_ref()?;
         let Live { envelope, age, left } = self.live(snapshot, part, now)?;
@@ -242,11 +242,9 @@ where
             // Of nothing there is no stale form.
             return None;
         }
-        let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
-        let (Ok(value), Some(validators)) = (decoded, Validators::of(&envelope)) else {
-            self.held.counters.unreadable.add(1);
-            return None;
-        };
+        let opened = self.payloads.open(encoded, &envelope);
+        let opened = opened.and_then(|value| Validators::of(&envelope).map(|v| (value, v)).ok_or(Unreadable::Damaged));
+        let (value, validators) = opened.map_err(|why| why.count(&self.held.counters)).ok()?;
         let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
         Some(Slot {
             content: value.map_or(Content::Absent, Content::Value),
@@ -272,10 +270,7 @@ where
         if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) || !alive {
             return None;
         }
-        if !self.understands(&envelope) {
-            self.held.counters.unreadable.add(1);
-            return None;
-        }
+        self.understands(&envelope).map_err(|why| why.count(&self.held.counters)).ok()?;
         // The later bound of L2's time: an entry may die a round trip early here, never late.
         let now = part.remote.latest(now)?;
         let age = now.since(envelope.stamp.written_at);
@@ -283,13 +278,11 @@ where
         Some(Live { envelope, age, left })
     }
 
-    /// Compressed and tagged entries are for nodes that know what to do with them.
-    fn understands(&self, envelope: &Envelope) -> bool {
+    /// Tagged entries are for nodes that know what to do with them.
+    fn understands(&self, envelope: &Envelope) -> Result<(), Unreadable> {
         let header = &envelope.header;
-        header.codec == self.codec.id()
-            && header.schema == self.options.schema
-            && header.compression == 0
-            && header.tag_count == 0
+        (header.tag_count == 0).then_some(()).ok_or(Unreadable::OtherVersion)?;
+        self.payloads.understands(header)
     }
 }
 
@@ -298,7 +291,7 @@ pub(crate) fn boxed(validators: Validators) -> Option<Box<Validators>> {
     (validators != Validators::default()).then(|| Box::new(validators))
 }
 
-/// L1's measure of a value: the bytes that it has in L2.
+/// L1's measure of a value: the bytes that it has in L2, or would have if it were not compressed.
 pub(crate) fn weight(envelope: &Bytes) -> u32 {
-    u32::try_from(envelope.len()).unwrap_or(u32::MAX)
+    u32::try_from(Envelope::expanded_len(envelope)).unwrap_or(u32::MAX)
 }

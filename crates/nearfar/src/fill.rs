@@ -29,7 +29,10 @@ enum Proposal {
 
 impl Proposal {
     fn renewal(header: &EnvelopeHeader, stored: &Envelope, identity: Bytes) -> Self {
-        let renewed = Envelope::encode(header, &stored.notes, &stored.payload);
+        // The payload stays, and with it what says how to read it.
+        let EnvelopeHeader { codec, compression, schema, tag_count, .. } = stored.header;
+        let header = EnvelopeHeader { codec, compression, schema, tag_count, ..*header };
+        let renewed = Envelope::encode(&header, &stored.notes, &stored.payload);
         Self::Renewal { identity, len: weight(&renewed), header: renewed.slice(..Envelope::HEADER_LEN) }
     }
 
@@ -85,7 +88,7 @@ where
         let news = News::of(loaded, previous)?;
         let proposal = kind.map(|kind| {
             let header = EnvelopeHeader { load_cost, ..self.header(kind, lifetime) };
-            self.proposal(&header, &news)
+            self.proposal(&errand.encoded, &header, &news)
         });
         let written = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
         let slot = Arc::new(Slot {
@@ -128,13 +131,13 @@ where
         }
     }
 
-    fn proposal(&self, header: &EnvelopeHeader, news: &News<V>) -> Result<Proposal, Error> {
+    fn proposal(&self, encoded: &[u8], header: &EnvelopeHeader, news: &News<V>) -> Result<Proposal, Error> {
         match &news.renews {
             Some((envelope, identity)) => Ok(Proposal::renewal(header, envelope, identity.clone())),
             None if header.kind == Kind::Tombstone => {
                 Ok(Proposal::Fill(Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[])))
             }
-            None => self.envelope(header, &news.validators, news.content.value()).map(Proposal::Fill),
+            None => self.envelope(encoded, header, &news.validators, news.content.value()).map(Proposal::Fill),
         }
     }
 

@@ -76,6 +76,7 @@ mod change;
 mod claim;
 mod clock;
 mod codec;
+mod compression;
 mod courier;
 mod engine;
 mod entry;
@@ -98,7 +99,9 @@ mod node;
 mod options;
 mod outbox;
 mod outcome;
+mod payload;
 mod refresh;
+mod seal;
 mod stats;
 mod sync;
 mod vigil;
@@ -106,9 +109,15 @@ mod wait;
 mod waiting;
 
 pub use builder::CacheBuilder;
+pub use bytes::Bytes;
 pub use cache::Cache;
 pub use call::CallOptions;
-pub use codec::{Codec, CodecError, MessagePack};
+#[cfg(feature = "json")]
+pub use codec::Json;
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Codec, CodecError, MessagePack, RawBytes};
+pub use compression::Compression;
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
@@ -121,4 +130,6 @@ pub use node::LiveNode;
 pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};
 pub use refresh::RefreshAhead;
+#[cfg(feature = "sealed")]
+pub use seal::KeyRing;
 pub use stats::{PropagationStats, Stats};
