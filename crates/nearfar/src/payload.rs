@@ -10,7 +10,14 @@ use crate::options::Options;
 use crate::seal::{Context, KeyRing};
 use crate::stats::Counters;
 
-#[cfg(test)]
+#[cfg(all(
+    test,
+    feature = "json",
+    feature = "postcard",
+    feature = "lz4",
+    feature = "zstd",
+    feature = "sealed"
+))]
 mod tests;
 
 /// How a cache writes payloads, and which it reads.
