@@ -31,7 +31,8 @@ where
             .zip(loaded.answer.content())
             .ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
         let (lifetime, content) = stored;
-        let envelope = self.envelope(&encoded, &self.header(kind, lifetime), &loaded.validators, content.value())?;
+        let envelope =
+            self.envelope(&encoded, &self.header(kind, lifetime), &loaded.validators, content.value())?;
         let encoded_len = weight(&envelope);
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let part = self.held.part_of(&encoded);

@@ -243,7 +243,8 @@ where
             return None;
         }
         let opened = self.payloads.open(encoded, &envelope);
-        let opened = opened.and_then(|value| Validators::of(&envelope).map(|v| (value, v)).ok_or(Unreadable::Damaged));
+        let opened =
+            opened.and_then(|value| Validators::of(&envelope).map(|v| (value, v)).ok_or(Unreadable::Damaged));
         let (value, validators) = opened.map_err(|why| why.count(&self.held.counters)).ok()?;
         let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
         Some(Slot {

@@ -137,7 +137,9 @@ where
             None if header.kind == Kind::Tombstone => {
                 Ok(Proposal::Fill(Envelope::encode(&EnvelopeHeader::tombstone(), &[], &[])))
             }
-            None => self.envelope(encoded, header, &news.validators, news.content.value()).map(Proposal::Fill),
+            None => {
+                self.envelope(encoded, header, &news.validators, news.content.value()).map(Proposal::Fill)
+            }
         }
     }
 

@@ -89,9 +89,7 @@ impl KeyRing {
         let key = self.keys.iter().find(|key| key.id == u32::from_be_bytes(*id))?;
         let mut plain = text.to_vec();
         let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag));
-        key.cipher
-            .decrypt_inout_detached(&nonce, context, plain.as_mut_slice().into(), &tag)
-            .ok()?;
+        key.cipher.decrypt_inout_detached(&nonce, context, plain.as_mut_slice().into(), &tag).ok()?;
         Some(plain)
     }
 }
