@@ -53,8 +53,9 @@ on_every_backend! {
         let (a, b) = (world.node().await, world.node().await);
         for (codec, set_codec) in codecs {
             for (compression, compress) in compressions {
+                let pages = format!("pages-{codec}-{compression}");
                 let build = async |nearfar: &Nearfar| {
-                    compress(set_codec(nearfar.cache("pages"))).build().await.unwrap()
+                    compress(set_codec(nearfar.cache(&pages))).build().await.unwrap()
                 };
                 let (here, there) = (build(&a.nearfar).await, build(&b.nearfar).await);
                 here.set(&1, Page::long()).await.unwrap();
@@ -62,10 +63,9 @@ on_every_backend! {
                 for (reader, key) in [(&there, 1), (&here, 2)] {
                     let entry = reader.get(&key).await.unwrap().unwrap();
                     assert_eq!((entry.tier(), &*entry), (Tier::L2, &Page::long()));
-                    let header = stored(&world, "pages", &key.to_string()).await.header;
+                    let header = stored(&world, &pages, &key.to_string()).await.header;
                     assert_eq!((header.codec, header.compression), (codec, compression));
                 }
-                here.clear().await.unwrap();
             }
         }
     }
