@@ -52,6 +52,15 @@
 //!
 //! `docs/consistency.md` has each guarantee with its assumptions and the test that shows it.
 //!
+//! # Cargo features
+//!
+//! | feature | what |
+//! |---|---|
+//! | `tls` (default) | `rediss://` |
+//! | `json`, `postcard` | the codecs `Json` and `Postcard` |
+//! | `lz4`, `zstd` | the [`Compression`]s of those names |
+//! | `sealed` | values that Redis can neither read nor forge: [`CacheBuilder`]'s `sealed` |
+//!
 //! # When not to use it
 //!
 //! With a single node, use moka. If every read must see the latest write of every node, no cache will do.

@@ -124,7 +124,6 @@ fn no_two_places_have_the_same_associated_data() {
 fn no_key_is_in_debug_output() {
     let ring = KeyRing::new(1, *b"0123456789abcdef0123456789abcdef").also(9, [77; 32]);
     assert_eq!(format!("{ring:?}"), "KeyRing { ids: [1, 9] }");
-    assert_eq!(format!("{:#?}", super::ring()).contains("ids"), true);
 }
 
 #[test]
