@@ -1,5 +1,6 @@
 //! What values become on their way through L2, and what becomes of them between versions of a service.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures_util::future::BoxFuture;
 use nearfar::{
     Bytes, Cache, CacheBuilder, Compression, ErrorKind, Json, Loaded, Nearfar, Postcard, RawBytes, Tier,
 };
-use nearfar_core::Envelope;
+use nearfar_core::{Change, Envelope, EnvelopeHeader, KeyWrite, Kind, Moment, NodeId};
 use nearfar_tests::{Node, World, on_every_backend};
 use serde::{Deserialize, Serialize};
 
@@ -197,6 +198,43 @@ on_every_backend! {
         nearfar_testkit::eventually("the message arrives", async || metres.peek(&100).is_none()).await;
         assert!(metres.get(&100).await.unwrap().is_none());
         assert_eq!((metres.stats().other_versions, metres.stats().unreadable), (1, 1));
+    }
+
+    async fn what_the_codec_refuses_is_an_error_when_it_is_set_and_only_returned_when_it_is_loaded(world: World) {
+        type Grid = BTreeMap<(u8, u8), u8>;
+        let node = world.node().await;
+        let grids: Cache<u64, Grid> = node.nearfar.cache("grids").codec(Json).build().await.unwrap();
+        let grid = Grid::from([((1, 2), 3)]);
+        assert_eq!(grids.set(&1, grid.clone()).await.unwrap_err().kind(), ErrorKind::Value);
+        let loaded = grid.clone();
+        let load = |_| async move { Ok::<_, io::Error>(loaded) };
+        assert_eq!(*grids.get_or_load(&1, load).await.unwrap(), grid);
+        assert_eq!(grids.stats().unstorable, 1);
+    }
+
+    async fn a_bomb_is_a_miss_and_the_next_fill_replaces_it(world: World) {
+        let node = world.node().await;
+        let images: CacheBuilder<String, Bytes> = node.nearfar.cache_with("images", RawBytes);
+        let images = images.max_value_bytes(1000).build().await.unwrap();
+        let (l2, _bus) = world.backend().await;
+        // A block of LZ4 that ends in 2,000 zeros, and a frame of Zstandard that repeats one byte 2,000 times.
+        let lz4 = [&b"\x1f\x00\x01\x00"[..], &[0xff; 7], b"\xbe\x50\x00\x00\x00\x00\x00"].concat();
+        let zstd = b"\x28\xb5\x2f\xfd\x60\xd0\x06\x83\x3e\x00\x00".to_vec();
+        for (compression, body) in [(1, lz4), (2, zstd)] {
+            for claimed in [u32::MAX, 2000, 1000, 0] {
+                let header = EnvelopeHeader { codec: 4, compression, ..EnvelopeHeader::of(Kind::Value) };
+                let envelope = Envelope::encode(&header, &[], &[&claimed.to_be_bytes()[..], &body].concat());
+                let write = KeyWrite { key: "k".into(), envelope, keep: None };
+                let change = Change::set(NodeId::new(9), write).by(Moment::from_micros((1 << 53) - 1));
+                l2.change(&world.partition_of("images", "k"), change).await.unwrap();
+                let before = images.stats().unreadable;
+                assert!(images.get("k").await.unwrap().is_none(), "{compression}, {claimed}");
+                assert_eq!(images.stats().unreadable, before + 1);
+            }
+        }
+        let load = |_| async { Ok::<_, io::Error>(Bytes::from_static(b"small")) };
+        assert_eq!(*images.get_or_load("k", load).await.unwrap(), Bytes::from_static(b"small"));
+        assert!(images.contains("k").await.unwrap());
     }
 
     async fn an_entry_of_another_codec_is_a_miss_and_counted(world: World) {
