@@ -77,7 +77,7 @@ on_every_backend! {
         let (l2, _bus) = world.backend().await;
         let good = EnvelopeHeader { codec: 1, ..EnvelopeHeader::of(Kind::Value) };
         for header in [
-            EnvelopeHeader { compression: 1, ..good },
+            EnvelopeHeader { compression: 99, ..good },
             EnvelopeHeader { tag_count: 1, ..good },
             EnvelopeHeader { kind: Kind::Absent, ..good },
         ] {

@@ -1,7 +1,7 @@
 //! One load per key per node.
 
 use futures_util::future::{BoxFuture, join_all};
-use nearfar::{Cache, Codec, CodecError, ErrorKind, Tier};
+use nearfar::{Bytes, Cache, Codec, CodecError, ErrorKind, Tier};
 use nearfar_tests::on_every_backend;
 
 use crate::origin::{Broken, Origin, Outcome, call};
@@ -14,11 +14,11 @@ impl Codec<String> for Bomb {
         200
     }
 
-    fn encode(&self, _value: &String) -> Result<Vec<u8>, CodecError> {
+    fn encode(&self, _value: &String) -> Result<Bytes, CodecError> {
         panic!("a bug in the codec")
     }
 
-    fn decode(&self, _payload: &[u8]) -> Result<String, CodecError> {
+    fn decode(&self, _payload: &Bytes) -> Result<String, CodecError> {
         panic!("a bug in the codec")
     }
 }

@@ -17,6 +17,7 @@ mod log;
 mod outage;
 mod propagation;
 mod replay;
+mod sizes;
 mod stampede;
 mod table;
 mod traffic;
@@ -61,10 +62,11 @@ enum Subject {
     Stampede,
     Xfetch,
     Outage,
+    Sizes,
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 11] = [
+    const ALL: [(&str, Subject); 12] = [
         ("l1", Self::L1),
         ("hits", Self::Hits),
         ("trust", Self::Trust),
@@ -76,6 +78,7 @@ impl Subject {
         ("stampede", Self::Stampede),
         ("xfetch", Self::Xfetch),
         ("outage", Self::Outage),
+        ("sizes", Self::Sizes),
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -101,6 +104,7 @@ impl Subject {
             Self::Stampede => stampede::measure(table, &server).await,
             Self::Xfetch => xfetch::measure(table, &server).await,
             Self::Outage => outage::measure(table, effort).await,
+            Self::Sizes => sizes::measure(table, &server).await,
         }
     }
 }

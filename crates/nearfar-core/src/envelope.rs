@@ -35,7 +35,8 @@ impl Kind {
         }
     }
 
-    fn to_wire(self) -> u8 {
+    /// The byte that stands for it.
+    pub const fn to_wire(self) -> u8 {
         match self {
             Self::Value => 1,
             Self::Tombstone => 2,
@@ -106,7 +107,7 @@ pub struct EnvelopeHeader {
     pub kind: Kind,
     /// Which codec wrote the payload.
     pub codec: u8,
-    /// How the payload is compressed; 0 is not at all.
+    /// How the payload is compressed, 0 is not at all; with [`SEALED`](Self::SEALED), it is sealed besides.
     pub compression: u8,
     /// How many tags the notes begin with.
     pub tag_count: u16,
@@ -123,6 +124,9 @@ pub struct EnvelopeHeader {
 }
 
 impl EnvelopeHeader {
+    /// The bit of `compression` that says that the payload is sealed.
+    pub const SEALED: u8 = 0x80;
+
     /// The header of a tombstone.
     pub const fn tombstone() -> Self {
         Self::of(Kind::Tombstone)
@@ -141,6 +145,16 @@ impl EnvelopeHeader {
             load_cost: Duration::ZERO,
             schema: 0,
         }
+    }
+
+    /// Whether the payload is sealed.
+    pub const fn is_sealed(&self) -> bool {
+        self.compression & Self::SEALED != 0
+    }
+
+    /// The compression, whether sealed or not.
+    pub const fn compression_id(&self) -> u8 {
+        self.compression & !Self::SEALED
     }
 }
 
@@ -264,6 +278,28 @@ impl Envelope {
         (input.take(MAGIC.len())? == MAGIC).then_some(())?;
         input.take(Self::STAMP_AT.start - MAGIC.len())?;
         input.u64().map(Version::new)
+    }
+
+    /// How long the envelope would be if its payload were not compressed, as far as it says itself. For what cannot be
+    /// read, as long as it is.
+    ///
+    /// ```
+    /// use nearfar_core::{Envelope, EnvelopeHeader, Kind};
+    ///
+    /// let header = EnvelopeHeader { compression: 1, ..EnvelopeHeader::of(Kind::Value) };
+    /// let bytes = Envelope::encode(&header, &[], b"\0\0\x03\xe8short");
+    /// assert_eq!(Envelope::expanded_len(&bytes), Envelope::HEADER_LEN + 1000);
+    /// ```
+    pub fn expanded_len(bytes: &[u8]) -> usize {
+        let expanded = || {
+            let mut input = BytesIn::new(bytes);
+            input.take(MAGIC.len() + 1)?;
+            let Fixed { header, notes_len, .. } = Fixed::read(&mut input)?;
+            input.take(notes_len as usize)?;
+            let plain_len = if header.compression_id() == 0 { input.len() } else { input.u32()? as usize };
+            Self::HEADER_LEN.checked_add(notes_len as usize)?.checked_add(plain_len)
+        };
+        expanded().unwrap_or(bytes.len())
     }
 
     /// Reads an envelope. Payload and notes share `bytes`; nothing is copied.

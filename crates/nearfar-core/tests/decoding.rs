@@ -136,7 +136,7 @@ proptest! {
             plausible(&[b'N', b'M', 1, frame_kind]),
             plausible(&[b'N', b'E', 1, frame_kind]),
         ] {
-            let _ = (Envelope::decode(&input), Envelope::peek_version(&input));
+            let _ = (Envelope::decode(&input), Envelope::peek_version(&input), Envelope::expanded_len(&input));
             let _ = (Message::decode(&input), Echo::decode(&input));
             let _ = (Envelope::stamped(&input, Stamp::default()), Message::stamped(&input, Version::new(1), Version::new(1)));
         }

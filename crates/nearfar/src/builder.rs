@@ -3,18 +3,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar_core::{Disconnected, Namespace};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
-use crate::codec::{Codec, MessagePack};
+use crate::codec::Codec;
+use crate::compression::Compression;
 use crate::engine::Engine;
 use crate::error::{ConfigProblem, Error};
 use crate::key::CacheKey;
 use crate::node::Node;
 use crate::options::Options;
 use crate::outcome::Unacknowledged;
+use crate::payload::Payloads;
 use crate::refresh::RefreshAhead;
+use crate::seal::KeyRing;
 
 /// Settings of a [`Cache`]; made by [`Nearfar::cache`](crate::Nearfar::cache).
 ///
@@ -45,6 +46,7 @@ pub struct CacheBuilder<K, V> {
     namespace: String,
     options: Options,
     codec: Box<dyn Codec<V>>,
+    ring: Option<KeyRing>,
     key: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -53,15 +55,13 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(node: Arc<Node>, namespace: &str) -> Self
-    where
-        V: Serialize + DeserializeOwned,
-    {
+    pub(crate) fn new(node: Arc<Node>, namespace: &str, codec: impl Codec<V>) -> Self {
         Self {
             node,
             namespace: namespace.to_owned(),
             options: Options::default(),
-            codec: Box::new(MessagePack),
+            codec: Box::new(codec),
+            ring: None,
             key: std::marker::PhantomData,
         }
     }
@@ -223,16 +223,61 @@ where
         self
     }
 
-    /// A number for the value's type. Entries with another number are misses: change it when a change of the type
-    /// could be misread rather than fail to decode. Defaults to 0.
+    /// A number for the value's type. Entries with another number are misses, counted in
+    /// [`other_versions`](crate::Stats::other_versions): change it when a change of the type could be misread rather than
+    /// fail to decode. Defaults to 0.
     pub fn schema(mut self, number: u32) -> Self {
         self.options.schema = number;
         self
     }
 
-    /// How values become bytes. Defaults to [`MessagePack`].
+    /// How values become bytes. Defaults to [`MessagePack`](crate::MessagePack), whose field names let old and new versions
+    /// of a service share entries.
     pub fn codec(mut self, codec: impl Codec<V>) -> Self {
         self.codec = Box::new(codec);
+        self
+    }
+
+    /// Compresses payloads that are long enough and get smaller by it. What is read may be compressed in any way that is
+    /// compiled in, whatever this says, so it can be changed while nodes run. Defaults to none: it saves memory of Redis
+    /// and costs time of this process, and only you know which is short.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.options.compression = Some(compression);
+        self
+    }
+
+    /// How many bytes a value may have, encoded and before it is compressed. Setting a longer one is an error of kind
+    /// [`ValueTooLarge`](crate::ErrorKind::ValueTooLarge), and changes nothing. A loaded one is returned, stored in neither
+    /// tier, and counted in [`unstorable`](crate::Stats::unstorable). One that stands in L2 is a miss: memory for it is not
+    /// even asked for. Defaults to 64 MiB: larger ones hold up everything behind them on a connection. At most 511 MiB,
+    /// which is what Redis takes.
+    pub fn max_value_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_value_bytes = bytes;
+        self
+    }
+
+    /// Seals values, and that there is none: who can read Redis learns their keys and lengths and no more, and what
+    /// somebody without a key has written, changed or moved to another key is a miss, counted in
+    /// [`seal_failures`](crate::Stats::seal_failures). So is what is not sealed. `docs/security.md` says what is left to
+    /// who can write to Redis. Defaults to not at all. All nodes of a namespace should agree, or they miss each other's
+    /// entries.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Cache, KeyRing, Nearfar};
+    ///
+    /// let key = [7; 32]; // from your secrets
+    /// let tokens: Cache<u64, String> =
+    ///     Nearfar::in_process().cache("tokens").sealed(KeyRing::new(1, key)).build().await?;
+    /// tokens.set(&42, "secret".to_owned()).await?;
+    /// assert_eq!(*tokens.get(&42).await?.unwrap(), "secret");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "sealed")]
+    pub fn sealed(mut self, ring: KeyRing) -> Self {
+        self.ring = Some(ring);
         self
     }
 
@@ -251,8 +296,12 @@ where
         let namespace = Namespace::new(&self.namespace)
             .map_err(|problem| Error::config(ConfigProblem::Namespace(problem)))?;
         self.options.check()?;
+        if let Some(id) = self.ring.as_ref().and_then(KeyRing::twice) {
+            return Err(Error::config(ConfigProblem::KeyIdTwice { id }));
+        }
         let claim = self.node.claim_name(&namespace, &self.options)?;
-        let engine = Engine::start(claim, &self.options, self.codec).await?;
+        let payloads = Payloads::new(&namespace, &self.options, self.codec, self.ring);
+        let engine = Engine::start(claim, &self.options, payloads).await?;
         Ok(Cache::new(engine))
     }
 }

@@ -328,7 +328,7 @@ where
     }
 
     /// Whether [`get`](Self::get) would find a value in L1, or an entry in L2 that has not expired. L1 is not filled.
-    /// An entry in L2 is not decoded, so a value that cannot be counts here.
+    /// An entry in L2 is neither decoded nor unsealed, so one that cannot be counts here.
     ///
     /// # Errors
     /// If L1 has nothing to serve and L2 fails.

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{
-    Change, Envelope, EnvelopeHeader, KeyWrite, Kind, NodeId, Precondition, Ticket, Validators, Version,
+    Change, EnvelopeHeader, KeyWrite, Kind, NodeId, Precondition, Ticket, Validators, Version,
 };
 
 use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Slot};
-use crate::error::{ConfigProblem, Error, MAX_VALUE_LEN, Operation};
+use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
@@ -103,7 +103,8 @@ where
             .zip(loaded.answer.content())
             .ok_or_else(|| Error::config(ConfigProblem::StoresNothing))?;
         let (lifetime, content) = stored;
-        let envelope = self.envelope(&self.header(kind, lifetime), &notes, content.value())?;
+        let header = self.header(kind, lifetime);
+        let envelope = self.envelope(&encoded, &header, &notes, content.value())?;
         let write = KeyWrite { key: encoded.clone(), envelope, keep: self.options.keep(lifetime) };
         let (validators, tags) = (loaded.validators, loaded.tags.unwrap_or_default());
         Ok(Prepared { named: (key, encoded), write, content, lifetime, validators, tags })
@@ -279,29 +280,23 @@ where
 
     pub(crate) fn header(&self, kind: Kind, lifetime: Lifetime) -> EnvelopeHeader {
         EnvelopeHeader {
-            codec: self.codec.id(),
-            schema: self.options.schema,
             ttl: lifetime.ttl,
             idle: lifetime.idle,
             grace: lifetime.grace,
-            ..EnvelopeHeader::of(kind)
+            ..self.payloads.header(kind)
         }
     }
 
     /// The unstamped envelope of a value, or of there being none, with its notes and how many tags those begin with.
     pub(crate) fn envelope(
         &self,
+        encoded: &[u8],
         header: &EnvelopeHeader,
         (notes, tag_count): &(Vec<u8>, u16),
         value: Option<&V>,
     ) -> Result<Bytes, Error> {
-        let payload = value.map(|value| self.codec.encode(value)).transpose();
-        let payload = payload.map_err(Error::encode)?.unwrap_or_default();
-        if payload.len() > MAX_VALUE_LEN {
-            return Err(Error::value_too_large(payload.len()));
-        }
         let header = EnvelopeHeader { tag_count: *tag_count, ..*header };
-        Ok(Envelope::encode(&header, notes, &payload))
+        self.payloads.envelope(encoded, &header, notes, value)
     }
 }
 

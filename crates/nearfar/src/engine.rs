@@ -8,23 +8,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use nearfar_core::backend::L2Error;
-use nearfar_core::{Moment, Namespace, PartitionId, Validators};
+use nearfar_core::{Envelope, Moment, Namespace, PartitionId, Validators};
 
 use crate::agreement::{Agreement, Disagreement};
-use crate::codec::Codec;
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
+use crate::payload::Payloads;
 use crate::stats::Stats;
 
 /// One cache on one node.
 pub(crate) struct Engine<K, V> {
     claim: NameClaim,
     pub(crate) options: Options,
-    pub(crate) codec: Box<dyn Codec<V>>,
+    pub(crate) payloads: Payloads<V>,
     pub(crate) held: Arc<Holdings<K, V>>,
     agreement: Arc<Agreement>,
 }
@@ -37,7 +37,7 @@ where
     pub(crate) async fn start(
         claim: NameClaim,
         options: &Options,
-        codec: Box<dyn Codec<V>>,
+        payloads: Payloads<V>,
     ) -> Result<Arc<Self>, Error> {
         let settings = options.settings(claim.node.default_partitions());
         let partition = |index| PartitionId::new(claim.namespace.clone(), index);
@@ -45,7 +45,7 @@ where
             (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
         let held = Arc::new(Holdings::new(options, partitions.collect()));
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
-        let engine = Arc::new(Self { claim, options: *options, codec, held, agreement });
+        let engine = Arc::new(Self { claim, options: *options, payloads, held, agreement });
         let reachable = match engine.agree().await {
             Ok(()) => true,
             Err(Disagreement::Unasked(cause)) if engine.node().start_degraded && cause.is_absence() => false,
@@ -129,7 +129,7 @@ pub(crate) fn boxed(validators: Validators) -> Option<Box<Validators>> {
     (validators != Validators::default()).then(|| Box::new(validators))
 }
 
-/// L1's measure of a value: the bytes that it has in L2.
+/// L1's measure of a value: the bytes that it has in L2, or would have if it were not compressed.
 pub(crate) fn weight(envelope: &Bytes) -> u32 {
-    u32::try_from(envelope.len()).unwrap_or(u32::MAX)
+    u32::try_from(Envelope::expanded_len(envelope)).unwrap_or(u32::MAX)
 }

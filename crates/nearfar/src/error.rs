@@ -62,8 +62,10 @@ pub enum ErrorKind {
     Absent,
     /// What an [`update`](crate::Cache::update) was to replace was changed by others each time that it was tried.
     Contended,
-    /// A value could not be encoded, or is too large.
+    /// A value could not be encoded.
     Value,
+    /// A value has more bytes, encoded, than [`max_value_bytes`](crate::CacheBuilder::max_value_bytes).
+    ValueTooLarge,
     /// A key cannot be used: too long, or its text does not read back to the same key.
     Key,
     /// A setting is wrong, or contradicts what other nodes have recorded.
@@ -87,7 +89,7 @@ enum Problem {
     NothingToBeModified,
     Absent,
     Encode(Box<dyn StdError + Send + Sync>),
-    ValueTooLarge { len: usize },
+    ValueTooLarge { len: usize, most: usize },
     Key { type_name: &'static str, problem: KeyProblem },
     Config(ConfigProblem),
     Closed,
@@ -122,6 +124,8 @@ pub(crate) enum ConfigProblem {
     Zero { setting: &'static str },
     Jitter { given: f64 },
     RefreshAhead { given: RefreshAhead },
+    ValuesTooLarge { given: usize, most: usize },
+    KeyIdTwice { id: u32 },
     StoresNothing,
     Tag(TagError),
     SoftNotSooner { soft: Duration, hard: Duration },
@@ -130,9 +134,6 @@ pub(crate) enum ConfigProblem {
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
 }
-
-/// The largest encoded value: 64 MiB. Larger ones stall everything behind them on a connection.
-pub(crate) const MAX_VALUE_LEN: usize = 64 * 1024 * 1024;
 
 impl Error {
     pub(crate) fn l2(doing: Operation, cause: L2Error) -> Self {
@@ -194,8 +195,8 @@ impl Error {
         Self::of(Problem::Encode(cause))
     }
 
-    pub(crate) fn value_too_large(len: usize) -> Self {
-        Self::of(Problem::ValueTooLarge { len })
+    pub(crate) fn value_too_large(len: usize, most: usize) -> Self {
+        Self::of(Problem::ValueTooLarge { len, most })
     }
 
     pub(crate) fn key<K>(problem: KeyProblem) -> Self {
@@ -239,7 +240,8 @@ impl Error {
             Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
             Problem::Absent => ErrorKind::Absent,
             Problem::Unmet => ErrorKind::Contended,
-            Problem::Encode(_) | Problem::ValueTooLarge { .. } => ErrorKind::Value,
+            Problem::Encode(_) => ErrorKind::Value,
+            Problem::ValueTooLarge { .. } => ErrorKind::ValueTooLarge,
             Problem::Key { .. } => ErrorKind::Key,
             Problem::Closed => ErrorKind::Closed,
         }
@@ -337,8 +339,8 @@ impl fmt::Display for Problem {
                 )
             }
             Self::Encode(cause) => write!(f, "the value could not be encoded: {cause}"),
-            Self::ValueTooLarge { len } => {
-                write!(f, "the encoded value has {len} bytes, at most {MAX_VALUE_LEN} are allowed")
+            Self::ValueTooLarge { len, most } => {
+                write!(f, "the encoded value has {len} bytes, `max_value_bytes` allows {most}")
             }
             Self::Key { type_name, problem } => {
                 write!(f, "a key of type {type_name} cannot be used: {problem}")
@@ -422,6 +424,10 @@ impl fmt::Display for ConfigProblem {
             Self::RefreshAhead { given: RefreshAhead::Probabilistic(beta) } => {
                 write!(f, "`refresh_ahead` takes a positive number, not {beta}")
             }
+            Self::ValuesTooLarge { given, most } => {
+                write!(f, "`max_value_bytes` of {given} is more than Redis takes: at most {most}")
+            }
+            Self::KeyIdTwice { id } => write!(f, "`sealed` has two keys with the id {id}"),
             Self::StoresNothing => {
                 write!(f, "setting what is not to be stored, with a `ttl` of zero, or absent without one")
             }

@@ -33,8 +33,9 @@ enum Proposal {
 
 impl Proposal {
     fn renewal(header: &EnvelopeHeader, stored: &Envelope, identity: Bytes) -> Self {
-        let EnvelopeHeader { tag_count, compression, .. } = stored.header;
-        let header = EnvelopeHeader { tag_count, compression, ..*header };
+        // The payload stays, and with it what says how to read it.
+        let EnvelopeHeader { codec, compression, schema, tag_count, .. } = stored.header;
+        let header = EnvelopeHeader { codec, compression, schema, tag_count, ..*header };
         let renewed = Envelope::encode(&header, &stored.notes, &stored.payload);
         Self::Renewal { identity, len: weight(&renewed), header: renewed.slice(..Envelope::HEADER_LEN) }
     }
@@ -154,7 +155,7 @@ where
         let news = News::of(loaded, previous, &part.tags, start.tags_as_of)?;
         let proposal = kind.map(|kind| {
             let header = EnvelopeHeader { load_cost, ..self.header(kind, lifetime) };
-            self.proposal(&header, &news)
+            self.proposal(&errand.encoded, &header, &news)
         });
         if matches!(proposal, Some(Err(_))) {
             self.held.counters.unstorable.add(1);
@@ -191,7 +192,7 @@ where
         }
     }
 
-    fn proposal(&self, header: &EnvelopeHeader, news: &News<V>) -> Result<Proposal, Error> {
+    fn proposal(&self, encoded: &[u8], header: &EnvelopeHeader, news: &News<V>) -> Result<Proposal, Error> {
         match &news.renews {
             Some((envelope, identity)) => Ok(Proposal::renewal(header, envelope, identity.clone())),
             None if header.kind == Kind::Tombstone => {
@@ -199,7 +200,7 @@ where
             }
             None => {
                 let notes = news.notes.as_ref().map_err(Error::clone)?;
-                self.envelope(header, notes, news.content.value()).map(Proposal::Fill)
+                self.envelope(encoded, header, notes, news.content.value()).map(Proposal::Fill)
             }
         }
     }

@@ -52,6 +52,15 @@
 //!
 //! `docs/consistency.md` has each guarantee with its assumptions and the test that shows it.
 //!
+//! # Cargo features
+//!
+//! | feature | what |
+//! |---|---|
+//! | `tls` (default) | `rediss://` |
+//! | `json`, `postcard` | the codecs `Json` and `Postcard` |
+//! | `lz4`, `zstd` | the [`Compression`]s of those names |
+//! | `sealed` | values that Redis can neither read nor forge: [`CacheBuilder`]'s `sealed` |
+//!
 //! # When not to use it
 //!
 //! With a single node, use moka. If every read must see the latest write of every node, no cache will do.
@@ -78,6 +87,7 @@ mod chunks;
 mod claim;
 mod clock;
 mod codec;
+mod compression;
 mod courier;
 mod engine;
 mod entry;
@@ -100,9 +110,11 @@ mod node;
 mod options;
 mod outbox;
 mod outcome;
+mod payload;
 mod purge;
 mod read;
 mod refresh;
+mod seal;
 mod stats;
 mod sync;
 mod tags;
@@ -112,9 +124,15 @@ mod wait;
 mod waiting;
 
 pub use builder::CacheBuilder;
+pub use bytes::Bytes;
 pub use cache::Cache;
 pub use call::CallOptions;
-pub use codec::{Codec, CodecError, MessagePack};
+#[cfg(feature = "json")]
+pub use codec::Json;
+#[cfg(feature = "postcard")]
+pub use codec::Postcard;
+pub use codec::{Codec, CodecError, MessagePack, RawBytes};
+pub use compression::Compression;
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
@@ -128,4 +146,6 @@ pub use outbox::Undelivered;
 pub use outcome::{Outcome, Unacknowledged};
 pub use purge::{Purge, PurgeProgress};
 pub use refresh::RefreshAhead;
+#[cfg(feature = "sealed")]
+pub use seal::KeyRing;
 pub use stats::{PropagationStats, Stats};

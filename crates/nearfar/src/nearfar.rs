@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::builder::CacheBuilder;
 use crate::clock::Clock;
+use crate::codec::{Codec, MessagePack};
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
@@ -108,7 +109,28 @@ impl Nearfar {
         K: CacheKey,
         V: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        CacheBuilder::new(Arc::clone(&self.node), namespace)
+        CacheBuilder::new(Arc::clone(&self.node), namespace, MessagePack)
+    }
+
+    /// As [`cache`](Self::cache), of values that need not be known to serde, but to this codec.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{Bytes, Cache, Nearfar, RawBytes};
+    ///
+    /// let images: Cache<String, Bytes> = Nearfar::in_process().cache_with("images", RawBytes).build().await?;
+    /// images.set("logo", Bytes::from_static(b"\x89PNG")).await?;
+    /// assert_eq!(images.get("logo").await?.unwrap().len(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cache_with<K, V>(&self, namespace: &str, codec: impl Codec<V>) -> CacheBuilder<K, V>
+    where
+        K: CacheKey,
+        V: Send + Sync + 'static,
+    {
+        CacheBuilder::new(Arc::clone(&self.node), namespace, codec)
     }
 
     /// The nodes that live: those that share a namespace with this one and have been heard of in the last minute. One

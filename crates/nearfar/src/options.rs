@@ -5,6 +5,7 @@ use std::time::Duration;
 use nearfar_core::backend::Settings;
 use nearfar_core::{Disconnected, Moment};
 
+use crate::compression::Compression;
 use crate::error::{ConfigProblem, Error};
 use crate::lifetime::{IDLE_MARGIN, Left, Life, Lifetime, Limits};
 use crate::loaded::{Answer, Loaded};
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) unacknowledged: Unacknowledged,
     pub(crate) fence_window: Duration,
     pub(crate) schema: u32,
+    pub(crate) max_value_bytes: usize,
+    pub(crate) compression: Option<Compression>,
     /// `None` for what the backend proposes.
     pub(crate) partitions: Option<u16>,
 }
@@ -73,6 +76,8 @@ impl Default for Options {
             unacknowledged: Unacknowledged::Queue,
             fence_window: Duration::from_secs(60),
             schema: 0,
+            max_value_bytes: 64 << 20,
+            compression: None,
             partitions: None,
         }
     }
@@ -86,6 +91,9 @@ const LEAST_STALENESS: Duration = Duration::from_millis(20);
 
 /// A load includes two round trips, and what is known of L2's clock is about as exact as one.
 const LEAST_WINDOW: Duration = Duration::from_millis(100);
+
+/// Redis takes no argument above 512 MiB. A megabyte of it is for header, notes and seal.
+const MOST_VALUE_BYTES: usize = 511 << 20;
 
 impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -101,9 +109,17 @@ impl Options {
         if let Some((setting, _)) = durations.iter().find(|(_, duration)| *duration == Some(Duration::ZERO)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
         }
-        let capacities = [("l1_max_entries", Some(self.l1_max_entries)), ("l1_max_bytes", self.l1_max_bytes)];
+        let capacities = [
+            ("l1_max_entries", Some(self.l1_max_entries)),
+            ("l1_max_bytes", self.l1_max_bytes),
+            ("max_value_bytes", Some(self.max_value_bytes as u64)),
+        ];
         if let Some((setting, _)) = capacities.iter().find(|(_, capacity)| *capacity == Some(0)) {
             return Err(Error::config(ConfigProblem::Zero { setting }));
+        }
+        if self.max_value_bytes > MOST_VALUE_BYTES {
+            let (given, most) = (self.max_value_bytes, MOST_VALUE_BYTES);
+            return Err(Error::config(ConfigProblem::ValuesTooLarge { given, most }));
         }
         self.refresh_ahead.map_or(Ok(()), RefreshAhead::check)?;
         if let (Some(soft), Some(hard)) = (self.soft_timeout, self.hard_timeout)

@@ -17,6 +17,7 @@ use crate::error::{Error, Operation};
 use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
+use crate::payload::Unreadable;
 use crate::tags::{Judgement, judge_by};
 
 /// What reading L2 found.
@@ -49,6 +50,8 @@ struct Live {
     tags: Tags,
     /// Where the partition stood.
     head: Head,
+    /// When it had that age, and so much left.
+    at: Moment,
     age: Duration,
     left: Left,
 }
@@ -131,8 +134,9 @@ where
             .zip(&snapshots)
             .map(|(asked, snapshot)| if asked.is_wrong { None } else { self.live(snapshot, part, now) });
         let live = self.heed_tags(part, live.collect(), now).await;
-        let found = asked.into_iter().zip(snapshots).zip(live).map(|((asked, snapshot), live)| {
-            let slot = live.and_then(|live| self.slot(live, &snapshot, part, asked.ticket.generation(), now));
+        let read = keys.iter().zip(asked).zip(snapshots.into_iter().zip(live));
+        let found = read.map(|((key, asked), (snapshot, live))| {
+            let slot = live.and_then(|live| self.slot(key, live, &snapshot, part, asked.ticket.generation()));
             let found = Found { slot: slot.map(Arc::new), snapshot };
             let counters = &self.held.counters;
             let counter = if found.fresh().is_some() { &counters.l2_hits } else { &counters.misses };
@@ -218,30 +222,29 @@ where
     /// Decodes what L2 holds; what cannot be served is a miss.
     fn slot(
         &self,
+        encoded: &Bytes,
         live: Live,
         snapshot: &Snapshot,
         part: &Part,
         generation: u64,
-        now: Moment,
     ) -> Option<Slot<V>> {
-        let Live { envelope, tags, head, age, left } = live;
+        let Live { envelope, tags, head, at, age, left } = live;
         let is_absent = envelope.header.kind == Kind::Absent;
         if is_absent && !left.is_fresh() {
             // Of nothing there is no stale form.
             return None;
         }
-        let decoded = (!is_absent).then(|| self.codec.decode(&envelope.payload)).transpose();
-        let (Ok(value), Some(validators)) = (decoded, Validators::of(&envelope)) else {
-            self.held.counters.unreadable.add(1);
-            return None;
-        };
+        let opened = self.payloads.open(encoded, &envelope);
+        let with_validators = |value| Some((value, Validators::of(&envelope)?));
+        let opened = opened.and_then(|value| with_validators(value).ok_or(Unreadable::Damaged));
+        let (value, validators) = opened.map_err(|why| why.count(&self.held.counters)).ok()?;
         let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
         Some(Slot {
             content: value.map_or(Content::Absent, Content::Value),
             version: envelope.stamp.version,
             age_when_taken: age,
-            taken_at: now,
-            life: self.options.life(now, left, lifetime, load_cost),
+            taken_at: at,
+            life: self.options.life(at, left, lifetime, load_cost),
             partition: part.id.index(),
             generation,
             encoded_len: snapshot.envelope.as_ref().map_or(0, weight),
@@ -250,32 +253,22 @@ where
         })
     }
 
-    fn live(&self, snapshot: &Snapshot, part: &Part, now: Moment) -> Option<Live> {
+    fn live(&self, snapshot: &Snapshot, part: &Part, at: Moment) -> Option<Live> {
         let bytes = snapshot.envelope.as_ref()?;
-        let unreadable = || {
-            self.held.counters.unreadable.add(1);
-            None
-        };
-        let Ok(envelope) = Envelope::decode(bytes) else { return unreadable() };
+        let count = |why: Unreadable| why.count(&self.held.counters);
+        let envelope = Envelope::decode(bytes).map_err(|_| count(Unreadable::Damaged)).ok()?;
         // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
         let head = snapshot.head.filter(|head| head.covers(envelope.stamp.version))?;
         if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) {
             return None;
         }
-        let Some(tags) = Tags::of(&envelope).filter(|_| self.understands(&envelope)) else {
-            return unreadable();
-        };
+        self.payloads.understands(&envelope.header).map_err(count).ok()?;
+        let tags = Tags::of(&envelope).ok_or_else(|| count(Unreadable::Damaged)).ok()?;
         // The later bound of L2's time: an entry may die a round trip early here, never late.
-        let now = part.remote.latest(now)?;
-        let age = now.since(envelope.stamp.written_at);
-        let left = Left::of(&envelope, age, now)?;
-        Some(Live { envelope, tags, head, age, left })
-    }
-
-    /// Compressed entries are for nodes that know what to do with them.
-    fn understands(&self, envelope: &Envelope) -> bool {
-        let header = &envelope.header;
-        header.codec == self.codec.id() && header.schema == self.options.schema && header.compression == 0
+        let remote_now = part.remote.latest(at)?;
+        let age = remote_now.since(envelope.stamp.written_at);
+        let left = Left::of(&envelope, age, remote_now)?;
+        Some(Live { envelope, tags, head, at, age, left })
     }
 }
 

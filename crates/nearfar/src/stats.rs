@@ -121,8 +121,13 @@ counters! {
     invalidations_received,
     /// Values dropped from L1 for want of space.
     evictions,
-    /// Entries in L2 that could not be read: foreign, corrupt, of another codec or schema, undecodable.
+    /// Entries in L2 that could not be read: foreign, corrupt, of another codec or schema, undecodable, not sealed as they
+    /// should be.
     unreadable,
+    /// Those of them that have another codec, schema or compression: another version of the service shares the namespace.
+    other_versions,
+    /// Those of them that are not sealed by one of this cache's keys and for the place where they stand.
+    seal_failures,
     /// Frames on the bus that could not be read.
     bad_frames,
     /// Times that messages may have been missed: interruptions, overruns, gaps, bad frames.
