@@ -34,6 +34,7 @@ pub struct CallOptions {
     pub(crate) hard_timeout: Option<Duration>,
     not_older_than: Option<Version>,
     modified_since: Option<Moment>,
+    reload: bool,
 }
 
 impl CallOptions {
@@ -122,6 +123,12 @@ impl CallOptions {
         self
     }
 
+    /// Whatever is cached is a miss: the loader is asked, and what it gives is stored.
+    pub fn reload(mut self) -> Self {
+        self.reload = true;
+        self
+    }
+
     /// Whether an entry is recent enough.
     #[inline]
     pub(crate) fn takes<V>(&self, slot: &Slot<V>) -> bool {
@@ -135,7 +142,8 @@ impl CallOptions {
 
     #[inline]
     fn takes_what_is(&self, version: Version, last_modified: impl FnOnce() -> Option<Moment>) -> bool {
-        self.not_older_than.is_none_or(|least| least <= version)
+        !self.reload
+            && self.not_older_than.is_none_or(|least| least <= version)
             && self.modified_since.is_none_or(|least| last_modified() >= Some(least))
     }
 }

