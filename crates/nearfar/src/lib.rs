@@ -77,6 +77,8 @@ mod claim;
 mod clock;
 mod codec;
 mod courier;
+#[cfg(feature = "macros")]
+mod decorators;
 mod engine;
 mod entry;
 mod error;
@@ -109,6 +111,8 @@ pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use call::CallOptions;
 pub use codec::{Codec, CodecError, MessagePack};
+#[cfg(feature = "macros")]
+pub use decorators::{cached, invalidates};
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;
