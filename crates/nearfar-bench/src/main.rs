@@ -14,6 +14,7 @@ mod hits;
 mod l1;
 mod l2;
 mod log;
+mod macros;
 mod outage;
 mod propagation;
 mod replay;
@@ -52,6 +53,7 @@ impl Row {
 enum Subject {
     L1,
     Hits,
+    Macros,
     Trust,
     L2,
     Write,
@@ -64,9 +66,10 @@ enum Subject {
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 11] = [
+    const ALL: [(&str, Subject); 12] = [
         ("l1", Self::L1),
         ("hits", Self::Hits),
+        ("macros", Self::Macros),
         ("trust", Self::Trust),
         ("l2", Self::L2),
         ("write", Self::Write),
@@ -89,6 +92,7 @@ impl Subject {
         match self {
             Self::L1 => l1::measure(table, &server).await,
             Self::Hits => hits::measure(table, &server).await,
+            Self::Macros => macros::measure(table, &server).await,
             Self::Trust => {
                 trust::measure(table);
                 Ok(())

@@ -1,7 +1,8 @@
 //! `#[cached]`: a function becomes one that asks the cache, and others beside it.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Expr, FnArg, ItemFn, PatType, parse_quote};
 
 use crate::arguments::Arguments;
@@ -61,6 +62,8 @@ impl Cached {
         let (bound, refreshed, cache) = (self.bind_cache(), self.refreshed(), cache());
         let key = self.key.reference(&self.function.parameters);
         let (method, loader) = load(&self.function, &self.storage, &|parameter| self.is_kept(parameter));
+        // A key of another type is told where the key stands.
+        let method = Ident::new(method, self.key.span());
         let answer = self.answer();
         quote! {
             #(#attributes)*
@@ -95,7 +98,8 @@ impl Cached {
         let receiver = self.function.receiver().into_iter().map(ToTokens::to_token_stream);
         let inputs =
             receiver.chain(self.named_by_entry(|name| self.key.names(name) || mentions(&self.cache, name)));
-        let (bound, cache) = (self.bind_cache(), cache());
+        let (bound, cache, invalidate) =
+            (self.bind_cache(), cache(), Ident::new("invalidate", self.key.span()));
         let key = self.key.reference(&self.function.parameters);
         let doc = format!(
             "Invalidates what is cached of `{}` for such a call, on every node.",
@@ -109,7 +113,7 @@ impl Cached {
                 -> ::core::result::Result<::nearfar::Outcome, ::nearfar::Error> #clause
             {
                 #bound
-                #cache.invalidate(#key).await
+                #cache.#invalidate(#key).await
             }
         }
     }
@@ -146,7 +150,8 @@ impl Cached {
     fn bind_cache(&self) -> TokenStream {
         let (name, given, key) = (cache(), &self.cache, self.key.ty());
         let value = self.function.returns.value().map_or_else(|| quote!(_), ToTokens::to_token_stream);
-        quote!(let #name: &::nearfar::Cache<#key, #value> = &(#given);)
+        let given = quote_spanned!(given.span()=> &(#given));
+        quote!(let #name: &::nearfar::Cache<#key, #value> = #given;)
     }
 
     /// The cache, or one that loads whatever is cached.
@@ -202,21 +207,26 @@ impl Cached {
         } else {
             quote!(::core::result::Result::Ok(entry) => #value,)
         };
-        let failed = if self.function.returns.is_fallible() { converted() } else { made_up_for(&directly) };
+        let failed =
+            if self.function.returns.is_fallible() { self.converted() } else { made_up_for(&directly) };
         quote!(#found #failed)
     }
-}
 
-fn converted() -> TokenStream {
-    quote! {
-        ::core::result::Result::Err(error) => {
-            fn a_cached_function_needs_an_error_that_is_made_from_nearfar_error<E>(error: ::nearfar::Error) -> E
-            where
-                E: ::core::convert::From<::nearfar::Error>,
-            {
-                E::from(error)
+    /// The name of the function is what the compiler says, at the type that is returned, when there is no such error.
+    fn converted(&self) -> TokenStream {
+        let convert = quote_spanned! {self.function.item.sig.output.span()=>
+            a_cached_function_needs_an_error_that_is_made_from_nearfar_error
+        };
+        quote! {
+            ::core::result::Result::Err(error) => {
+                fn a_cached_function_needs_an_error_that_is_made_from_nearfar_error<E>(error: ::nearfar::Error) -> E
+                where
+                    E: ::core::convert::From<::nearfar::Error>,
+                {
+                    E::from(error)
+                }
+                ::core::result::Result::Err(#convert(error))
             }
-            ::core::result::Result::Err(a_cached_function_needs_an_error_that_is_made_from_nearfar_error(error))
         }
     }
 }

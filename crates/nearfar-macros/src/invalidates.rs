@@ -1,7 +1,8 @@
 //! `#[invalidates]`: a function becomes one that tells the cache when it has succeeded.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Expr, FnArg, ItemFn, ReturnType, Type};
 
 use crate::arguments::Arguments;
@@ -24,7 +25,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> syn::Result<T
     });
     let parameters: Vec<_> = named.collect();
     let what = What::new(Arguments::parse(arguments, &ARGUMENTS)?, &parameters)?;
-    let (before, after) = (what.before(&parameters), what.after());
+    let (before, after) = (what.before(&parameters), what.after(returned));
     let ItemFn { attrs, vis, sig, block, .. } = &item;
     let result = local("result");
     Ok(quote! {
@@ -70,9 +71,10 @@ impl What {
             let name = local("tags");
             quote!(let #name = #tags;)
         });
+        let given = quote_spanned!(given.span()=> &(#given));
         quote! {
             let #cache = {
-                let given: &::nearfar::Cache<#key_type, _> = &(#given);
+                let given: &::nearfar::Cache<#key_type, _> = #given;
                 ::core::clone::Clone::clone(given)
             };
             #key
@@ -81,12 +83,15 @@ impl What {
     }
 
     /// All of it is invalidated, also if some of it fails.
-    fn after(&self) -> TokenStream {
+    fn after(&self, returned: &Type) -> TokenStream {
         let (cache, failure) = (local("cache"), local("failure"));
-        let key = self.key.as_ref().map(|_| {
-            let key = local("key");
+        let convert = quote_spanned! {returned.span()=>
+            an_invalidating_function_needs_an_error_that_is_made_from_nearfar_error
+        };
+        let key = self.key.as_ref().map(|given| {
+            let (key, invalidate) = (local("key"), Ident::new("invalidate", given.span()));
             quote! {
-                if let ::core::result::Result::Err(error) = #cache.invalidate(&#key).await {
+                if let ::core::result::Result::Err(error) = #cache.#invalidate(&#key).await {
                     #failure = ::core::option::Option::Some(error);
                 }
             }
@@ -114,9 +119,7 @@ impl What {
                 {
                     E::from(error)
                 }
-                return ::core::result::Result::Err(
-                    an_invalidating_function_needs_an_error_that_is_made_from_nearfar_error(error),
-                );
+                return ::core::result::Result::Err(#convert(error));
             }
         }
     }

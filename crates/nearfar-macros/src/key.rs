@@ -1,5 +1,6 @@
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
+use syn::spanned::Spanned;
 use syn::{Expr, ExprLit, Lit};
 
 use crate::names::mentions;
@@ -47,6 +48,14 @@ impl Key {
                 parameters.iter().find(is_this).map_or_else(|| quote!(&(#path)), Parameter::reference)
             }
             Self::Typed(expression) => quote!(&(#expression)),
+        }
+    }
+
+    /// Where it stands, for what is wrong with it.
+    pub(crate) fn span(&self) -> Span {
+        match self {
+            Self::Text(template) => template.span(),
+            Self::Typed(expression) => expression.span(),
         }
     }
 

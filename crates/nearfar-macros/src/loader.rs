@@ -55,11 +55,11 @@ pub(crate) fn load(
     function: &Function,
     storage: &Storage,
     kept: &dyn Fn(&Parameter) -> bool,
-) -> (TokenStream, TokenStream) {
+) -> (&'static str, TokenStream) {
     let method = match (storage.is_plain(), function.returns.is_optional()) {
-        (false, _) => quote!(get_or_load_with),
-        (true, true) => quote!(get_or_load_optional),
-        (true, false) => quote!(get_or_load),
+        (false, _) => "get_or_load_with",
+        (true, true) => "get_or_load_optional",
+        (true, false) => "get_or_load",
     };
     let this = function.own_receiver();
     let owned = function.parameters.iter().filter(|parameter| kept(parameter)).map(Parameter::own);

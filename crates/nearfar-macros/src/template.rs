@@ -1,6 +1,6 @@
 //! Text with parameters in it: `"{user_id}:{lang}"`.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::LitStr;
 
@@ -23,6 +23,10 @@ impl Template {
 
     pub(crate) fn names(&self, parameter: &Ident) -> bool {
         self.names.iter().any(|name| parameter == name)
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        self.text.span()
     }
 
     /// The text, if it is always the same.
