@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::call::CallOptions;
+use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::entry::{Entry, LookUp};
 use crate::error::Error;
@@ -424,6 +425,22 @@ where
     fn errand(&self, key: K, or_absent: bool) -> Result<Errand<K>, Error> {
         let (encoded, wanted) = (key::encode(&key)?, Wanted { or_absent, or_old: true, call: self.call });
         Ok(Errand { key, encoded, wanted })
+    }
+
+    /// The settings that are in force, all of them, but for the codec. A cache that is built with them has the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use nearfar::{Cache, Nearfar};
+    /// let names: Cache<String, u8> = Nearfar::in_process().cache("names").jitter(0.1).build().await?;
+    /// println!("{}", toml::to_string(&names.config())?); // ttl = "5m" and so on
+    /// assert_eq!(names.config().jitter, Some(0.1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> CacheConfig {
+        self.engine.config()
     }
 
     /// The name of its keyspace.

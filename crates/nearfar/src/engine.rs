@@ -15,6 +15,7 @@ use nearfar_core::{Envelope, Kind, Moment, Namespace, PartitionId, Snapshot, Val
 use crate::agreement::{Agreement, Disagreement};
 use crate::call::CallOptions;
 use crate::codec::Codec;
+use crate::config::CacheConfig;
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
@@ -81,6 +82,10 @@ where
         };
         engine.follow(reachable).await?;
         Ok(engine)
+    }
+
+    pub(crate) fn config(&self) -> CacheConfig {
+        self.options.config(self.node().default_partitions())
     }
 
     /// Makes sure that the other nodes fence for as long as this one.

@@ -76,6 +76,7 @@ mod change;
 mod claim;
 mod clock;
 mod codec;
+mod config;
 mod courier;
 #[cfg(feature = "macros")]
 mod decorators;
@@ -111,6 +112,7 @@ pub use builder::CacheBuilder;
 pub use cache::Cache;
 pub use call::CallOptions;
 pub use codec::{Codec, CodecError, MessagePack};
+pub use config::{CacheConfig, NearfarConfig, Switch};
 #[cfg(feature = "macros")]
 pub use decorators::{cached, invalidates};
 pub use entry::{Entry, LookUp, Staleness, Tier};
