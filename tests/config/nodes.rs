@@ -50,7 +50,7 @@ async fn what_is_missing_or_wrong_is_told_by_name() {
         assert!(refused.to_string().starts_with(problem), "{text}: {refused}");
     }
     let wrong = toml::from_str::<NearfarConfig>("[caches.users]\ntll = '5m'").unwrap_err().to_string();
-    assert!(wrong.contains("`caches`") && wrong.contains("unknown field `tll`"), "{wrong}");
+    assert!(wrong.contains("`caches`: `users`: unknown field `tll`"), "{wrong}");
     let wrong = serde_json::from_str::<NearfarConfig>(r#"{"urll": "redis://x"}"#).unwrap_err().to_string();
     assert!(wrong.contains("unknown field `urll`"), "{wrong}");
 }

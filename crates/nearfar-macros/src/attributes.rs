@@ -7,17 +7,10 @@ pub(crate) fn outside(attributes: &[Attribute]) -> impl Iterator<Item = &Attribu
     attributes.iter().filter(|attribute| !attribute.path().is_ident("expect"))
 }
 
-/// Those of the function that has the body: conditions and lint levels.
+/// Those of the function that has the body: lint levels.
 pub(crate) fn inside(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
     let levels = ["allow", "expect", "warn", "deny", "forbid"];
-    conditions(attributes).chain(
-        attributes.iter().filter(move |attribute| levels.iter().any(|name| attribute.path().is_ident(name))),
-    )
-}
-
-/// Without which none of them is there.
-pub(crate) fn conditions(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
-    attributes.iter().filter(|attribute| attribute.path().is_ident("cfg"))
+    attributes.iter().filter(move |attribute| levels.iter().any(|name| attribute.path().is_ident(name)))
 }
 
 /// Whether one is of this name, by whatever path.

@@ -55,9 +55,9 @@ impl Cached {
         let attributes = attributes::outside(attrs);
         let mut signature = sig.clone();
         signature.inputs.iter_mut().for_each(|input| plain(input, &self.function.parameters));
-        let unless = self.unless.as_ref().map(|unless| {
-            let directly = self.function.call_directly();
-            quote!(if #unless { return #directly; })
+        let unless = self.unless.as_ref().map(|condition| {
+            let (unless, directly) = (local("unless"), self.function.call_directly());
+            quote!(let #unless: bool = #condition; if #unless { return #directly; })
         });
         let (bound, refreshed, cache) = (self.bind_cache(), self.refreshed(), cache());
         let key = self.key.reference(&self.function.parameters);
@@ -93,7 +93,6 @@ impl Cached {
     /// Invalidates the entry of a call.
     fn invalidating(&self) -> TokenStream {
         let (vis, name) = (&self.function.item.vis, self.function.beside("invalidate"));
-        let conditions = attributes::conditions(&self.function.item.attrs);
         let (generics, clause) = self.generics();
         let receiver = self.function.receiver().into_iter().map(ToTokens::to_token_stream);
         let inputs =
@@ -106,7 +105,6 @@ impl Cached {
             self.function.item.sig.ident
         );
         quote! {
-            #(#conditions)*
             #[doc = #doc]
             #[allow(dead_code, clippy::needless_pass_by_value, clippy::extra_unused_lifetimes, reason = "it is there for whoever needs it")]
             #vis async fn #name #generics(#(#inputs),*)
@@ -122,12 +120,10 @@ impl Cached {
     fn key_of(&self) -> Option<TokenStream> {
         let Key::Text(template) = &self.key else { return None };
         let (vis, name) = (&self.function.item.vis, self.function.beside("key"));
-        let conditions = attributes::conditions(&self.function.item.attrs);
         let (generics, clause) = self.generics();
         let inputs = self.named_by_entry(|name| self.key.names(name));
         let doc = format!("The key of what is cached of `{}` for such a call.", self.function.item.sig.ident);
         Some(quote! {
-            #(#conditions)*
             #[doc = #doc]
             #[allow(dead_code, clippy::needless_pass_by_value, clippy::extra_unused_lifetimes, reason = "it is there for whoever needs it")]
             #vis fn #name #generics(#(#inputs),*) -> ::std::string::String #clause {
@@ -157,10 +153,11 @@ impl Cached {
     /// The cache, or one that loads whatever is cached.
     fn refreshed(&self) -> Option<TokenStream> {
         let (condition, cache) = (self.refresh_if.as_ref()?, cache());
-        let reloading = Ident::new("reloading", Span::mixed_site());
+        let (refresh, reloading) = (local("refresh"), local("reloading"));
         Some(quote! {
+            let #refresh: bool = #condition;
             let #reloading;
-            let #cache = if #condition {
+            let #cache = if #refresh {
                 #reloading = #cache.with(::nearfar::CallOptions::new().reload());
                 &#reloading
             } else {
@@ -251,8 +248,12 @@ fn plain(input: &mut FnArg, parameters: &[Parameter]) {
 }
 
 /// A name that no parameter can have.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
 fn cache() -> Ident {
-    Ident::new("cache", Span::mixed_site())
+    local("cache")
 }
 
 /// What a key may look like, of all parameters.

@@ -2,7 +2,13 @@
 //!
 //! Formats say where in a file an error is, or nothing; the name is what helps whoever has to mend it.
 
-use serde::de::{DeserializeSeed, Error, IntoDeserializer, MapAccess};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 
 /// Settings by name.
 pub(super) struct Named<A> {
@@ -29,6 +35,29 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Named<A> {
         let of_setting = |error| A::Error::custom(format_args!("`{}`: {error}", self.name));
         self.settings.next_value_seed(seed).map_err(of_setting)
     }
+}
+
+/// Reads what has names of its own, each with settings.
+pub(super) fn sections<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Sections<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Sections<T> {
+        type Value = BTreeMap<String, T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("settings by name")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, sections: A) -> Result<Self::Value, A::Error> {
+            BTreeMap::deserialize(MapAccessDeserializer::new(Named::new(sections)))
+        }
+    }
+
+    deserializer.deserialize_map(Sections(PhantomData))
 }
 
 /// Implements `Deserialize` by the inherent function that serde derives for a remote type.

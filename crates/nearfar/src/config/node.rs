@@ -62,6 +62,7 @@ pub struct NearfarConfig {
     /// The file of the key of [`Tls::client_pem`](crate::Tls::client_pem).
     pub tls_key_file: Option<PathBuf>,
     /// The settings of caches, by namespace.
+    #[serde(deserialize_with = "named::sections")]
     pub caches: BTreeMap<String, CacheConfig>,
 }
 
