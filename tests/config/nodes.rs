@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearfar::{Cache, ErrorKind, Nearfar, NearfarConfig};
-use nearfar_testkit::RedisServer;
+use nearfar_testkit::{Authority, RedisServer, Validity};
 
 fn config(text: &str) -> NearfarConfig {
     toml::from_str(text).unwrap()
@@ -29,6 +29,31 @@ async fn a_node_and_its_caches_are_what_a_file_says() {
 
     let told = format!("{:?}", Nearfar::builder().config(&config).unwrap());
     assert!(told.contains("command: 700ms") && told.contains("log_len: 5"), "{told}");
+}
+
+#[tokio::test]
+async fn whom_to_believe_and_what_to_show_comes_from_files() {
+    let authority = Authority::new("ours");
+    let (of_server, of_node) =
+        (authority.issue(&["localhost"], Validity::Now), authority.issue(&["node"], Validity::Now));
+    let server = RedisServer::builder().tls(&of_server, Some(&authority)).start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let url = ("REDIS_URL", format!("rediss://localhost:{}", server.tls_port()));
+    let ca = ("REDIS_TLS_CA_FILE", file("ca.pem", authority.pem()));
+    let certificate = ("REDIS_TLS_CERTIFICATE_FILE", file("node.pem", &of_node.pem));
+    let key = ("REDIS_TLS_KEY_FILE", file("node.key", &of_node.key));
+
+    let config = NearfarConfig::from_vars("REDIS_", [url.clone(), ca.clone(), certificate, key]).unwrap();
+    let users: Cache<u64, u64> = config.connect().await.unwrap().cache("users").build().await.unwrap();
+    assert!(users.set(&1, 2).await.unwrap().is_applied());
+
+    let stranger = NearfarConfig::from_vars("REDIS_", [url, ca]).unwrap();
+    assert!(stranger.connect().await.is_err(), "the server asks for a certificate");
 }
 
 #[tokio::test]
