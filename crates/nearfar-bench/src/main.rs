@@ -14,6 +14,7 @@ mod hits;
 mod l1;
 mod l2;
 mod log;
+mod macros;
 mod outage;
 mod propagation;
 mod replay;
@@ -53,6 +54,7 @@ impl Row {
 enum Subject {
     L1,
     Hits,
+    Macros,
     Trust,
     L2,
     Write,
@@ -66,9 +68,10 @@ enum Subject {
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 12] = [
+    const ALL: [(&str, Subject); 13] = [
         ("l1", Self::L1),
         ("hits", Self::Hits),
+        ("macros", Self::Macros),
         ("trust", Self::Trust),
         ("l2", Self::L2),
         ("write", Self::Write),
@@ -92,6 +95,7 @@ impl Subject {
         match self {
             Self::L1 => l1::measure(table, &server).await,
             Self::Hits => hits::measure(table, &server).await,
+            Self::Macros => macros::measure(table, &server).await,
             Self::Trust => {
                 trust::measure(table);
                 Ok(())

@@ -7,6 +7,7 @@ use nearfar_core::{Disconnected, Namespace};
 use crate::cache::Cache;
 use crate::codec::Codec;
 use crate::compression::Compression;
+use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::error::{ConfigProblem, Error};
 use crate::key::CacheKey;
@@ -278,6 +279,35 @@ where
     #[cfg(feature = "sealed")]
     pub fn sealed(mut self, ring: KeyRing) -> Self {
         self.ring = Some(ring);
+        self
+    }
+
+    /// Takes over what is said by data, in place of what was set before. What is set afterwards goes over it in turn, as does
+    /// another configuration: one from the environment over one from a file, say.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use nearfar::{Cache, CacheConfig, Nearfar};
+    /// use std::time::Duration;
+    ///
+    /// let file: CacheConfig = serde_json::from_str(r#"{"ttl": "5m", "grace": "1h"}"#)?;
+    /// let users: Cache<u64, String> = Nearfar::in_process()
+    ///     .cache("users")
+    ///     .jitter(0.1)
+    ///     .config(&file)
+    ///     .config(&CacheConfig::from_env("SHOP_USERS_")?)
+    ///     .ttl(Duration::from_secs(60))
+    ///     .build()
+    ///     .await?;
+    /// let in_force = users.config();
+    /// assert_eq!((in_force.ttl, in_force.jitter), (Some(Duration::from_secs(60)), Some(0.1)));
+    /// assert_eq!(in_force.grace, Some(Duration::from_secs(3600)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(mut self, config: &CacheConfig) -> Self {
+        self.options.apply(config);
         self
     }
 

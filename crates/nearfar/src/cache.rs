@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::call::CallOptions;
+use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::entry::{Entry, LookUp};
 use crate::error::Error;
@@ -432,6 +433,22 @@ where
 
     fn errand_of(&self, key: K, encoded: Bytes, or_absent: bool) -> Errand<K> {
         Errand { key, encoded, wanted: Wanted { or_absent, or_old: true, call: self.call } }
+    }
+
+    /// The settings that are in force, all of them, but for the codec. A cache that is built with them has the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use nearfar::{Cache, Nearfar};
+    /// let names: Cache<String, u8> = Nearfar::in_process().cache("names").jitter(0.1).build().await?;
+    /// println!("{}", toml::to_string(&names.config())?); // ttl = "5m" and so on
+    /// assert_eq!(names.config().jitter, Some(0.1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn config(&self) -> CacheConfig {
+        self.engine.config()
     }
 
     /// The name of its keyspace.

@@ -1,3 +1,5 @@
+use std::fmt;
+
 #[cfg(feature = "lz4")]
 mod lz4;
 #[cfg(feature = "zstd")]
@@ -52,10 +54,28 @@ impl Compression {
         Self { above: bytes, ..self }
     }
 
+    /// The one of that name, if it is compiled in.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            #[cfg(feature = "lz4")]
+            "lz4" => Some(Self::lz4()),
+            #[cfg(feature = "zstd")]
+            "zstd" => Some(Self::zstd()),
+            _ => None,
+        }
+    }
+
     /// The compressed bytes, and how, if that is worth it.
     pub(crate) fn compress(self, plain: &[u8]) -> Option<(Method, Vec<u8>)> {
         let compressed = (plain.len() > self.above).then(|| self.method.compressor()(plain))??;
         (Method::PREFIX_LEN + compressed.len() < plain.len()).then_some((self.method, compressed))
+    }
+}
+
+/// As a [`CacheConfig`](crate::CacheConfig) has it.
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.method.name(), self.above)
     }
 }
 
@@ -79,6 +99,15 @@ impl Method {
             #[cfg(feature = "zstd")]
             2 => Some(Self::Zstd),
             _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => "lz4",
+            #[cfg(feature = "zstd")]
+            Self::Zstd => "zstd",
         }
     }
 

@@ -11,6 +11,7 @@ use nearfar_core::backend::L2Error;
 use nearfar_core::{Envelope, Moment, Namespace, PartitionId, Validators};
 
 use crate::agreement::{Agreement, Disagreement};
+use crate::config::CacheConfig;
 use crate::error::{ConfigProblem, Error, Operation};
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
@@ -53,6 +54,10 @@ where
         };
         engine.follow(reachable).await?;
         Ok(engine)
+    }
+
+    pub(crate) fn config(&self) -> CacheConfig {
+        self.options.config(self.node().default_partitions())
     }
 
     /// Makes sure that the other nodes fence for as long as this one.

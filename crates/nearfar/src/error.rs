@@ -1,5 +1,6 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,10 @@ pub(crate) enum ConfigProblem {
     Partitions { given: u16 },
     TooShort { setting: &'static str, given: Duration, least: Duration },
     Disagrees { namespace: String, ours: Settings, theirs: Settings },
+    Variable { variable: String, problem: Box<str> },
+    Missing { setting: &'static str },
+    NoSuchCache { namespace: String, known: Vec<String> },
+    File { setting: &'static str, file: PathBuf, cause: std::io::Error },
 }
 
 impl Error {
@@ -446,6 +451,21 @@ impl fmt::Display for ConfigProblem {
             }
             Self::Partitions { given } => {
                 write!(f, "a namespace has from 1 to {} partitions, not {given}", Settings::MAX_PARTITIONS)
+            }
+            Self::Variable { variable, problem } => write!(f, "`{variable}`: {problem}"),
+            Self::Missing { setting } => write!(f, "`{setting}` is missing"),
+            Self::NoSuchCache { namespace, known } if known.is_empty() => {
+                write!(f, "there are no settings `caches.{namespace}`; there are none of any cache")
+            }
+            Self::NoSuchCache { namespace, known } => {
+                write!(
+                    f,
+                    "there are no settings `caches.{namespace}`; there are those of {}",
+                    known.join(", ")
+                )
+            }
+            Self::File { setting, file, cause } => {
+                write!(f, "`{setting}`: {} cannot be read: {cause}", file.display())
             }
             Self::Disagrees { namespace, ours, theirs } => write!(
                 f,

@@ -88,7 +88,10 @@ mod claim;
 mod clock;
 mod codec;
 mod compression;
+mod config;
 mod courier;
+#[cfg(feature = "macros")]
+mod decorators;
 mod engine;
 mod entry;
 mod error;
@@ -133,6 +136,9 @@ pub use codec::Json;
 pub use codec::Postcard;
 pub use codec::{Codec, CodecError, MessagePack, RawBytes};
 pub use compression::Compression;
+pub use config::{CacheConfig, NearfarConfig, Switch};
+#[cfg(feature = "macros")]
+pub use decorators::{cached, invalidates};
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
 pub use in_process::InProcess;

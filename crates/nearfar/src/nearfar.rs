@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::builder::CacheBuilder;
 use crate::clock::Clock;
 use crate::codec::{Codec, MessagePack};
+use crate::config::NearfarConfig;
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
@@ -337,6 +338,43 @@ impl NearfarBuilder {
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
+    }
+
+    /// Takes over what is said by data, in place of what was set before; what is set afterwards goes over it in turn. The
+    /// url is for [`connect`](Self::connect), or [`NearfarConfig::connect`] does both; the settings of caches are for their
+    /// [builders](crate::CacheBuilder::config).
+    ///
+    /// # Errors
+    /// Of kind [`Config`](crate::ErrorKind::Config) if a file of TLS cannot be read, or a certificate has no key.
+    ///
+    /// ```
+    /// use nearfar::{Nearfar, NearfarConfig};
+    ///
+    /// let config: NearfarConfig = toml::from_str("command_timeout = '300ms'\ntls_ca_file = '/no/ca.pem'").unwrap();
+    /// let refused = Nearfar::builder().config(&config).unwrap_err();
+    /// assert!(refused.to_string().starts_with("`tls_ca_file`: /no/ca.pem cannot be read"));
+    /// ```
+    pub fn config(mut self, config: &NearfarConfig) -> Result<Self, Error> {
+        // Both are taken apart, so that no option can be forgotten.
+        let NearfarConfig {
+            url: _,
+            connect_timeout,
+            command_timeout,
+            start_degraded: degraded,
+            log_len: messages,
+            tls_ca_file: _,
+            tls_certificate_file: _,
+            tls_key_file: _,
+            caches: _,
+        } = config;
+        let Self { timeouts: Timeouts { connect, command }, start_degraded, log_len, clock: _, tls } =
+            &mut self;
+        *connect = connect_timeout.unwrap_or(*connect);
+        *command = command_timeout.unwrap_or(*command);
+        *start_degraded = degraded.unwrap_or(*start_degraded);
+        *log_len = messages.unwrap_or(*log_len);
+        *tls = config.tls()?.or(tls.take());
+        Ok(self)
     }
 
     /// Takes time from Tokio's clock, which a test may pause, also with a [`backend`](Self::backend) of your own.

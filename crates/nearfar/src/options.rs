@@ -6,6 +6,7 @@ use nearfar_core::backend::Settings;
 use nearfar_core::{Disconnected, Moment};
 
 use crate::compression::Compression;
+use crate::config::{CacheConfig, Switch};
 use crate::error::{ConfigProblem, Error};
 use crate::lifetime::{IDLE_MARGIN, Left, Life, Lifetime, Limits};
 use crate::loaded::{Answer, Loaded};
@@ -80,6 +81,121 @@ impl Default for Options {
             compression: None,
             partitions: None,
         }
+    }
+}
+
+/// How settings are said as data. Both ways take everything apart, so that no option can be forgotten.
+impl Options {
+    /// Takes over what is said.
+    pub(crate) fn apply(&mut self, config: &CacheConfig) {
+        let CacheConfig {
+            ttl,
+            idle,
+            grace,
+            absent_ttl,
+            stale_while_revalidate,
+            retry_interval,
+            refresh_ahead,
+            cluster_single_flight,
+            soft_timeout,
+            hard_timeout,
+            finish_timed_out_loads,
+            jitter,
+            l1_ttl,
+            l1_max_entries,
+            l1_max_bytes,
+            max_staleness,
+            disconnected,
+            unacknowledged,
+            fence_window,
+            partitions,
+            schema,
+            compression,
+            max_value_bytes,
+        } = config.clone();
+        put(&mut self.ttl, ttl);
+        put(&mut self.idle, idle.map(Switch::setting));
+        put(&mut self.grace, grace);
+        put(&mut self.absent_ttl, absent_ttl.map(Switch::setting));
+        put(&mut self.stale_while_revalidate, stale_while_revalidate);
+        put(&mut self.retry_interval, retry_interval);
+        put(&mut self.refresh_ahead, refresh_ahead.map(Switch::setting));
+        put(&mut self.claims, cluster_single_flight.map(Switch::setting));
+        put(&mut self.soft_timeout, soft_timeout.map(Switch::setting));
+        put(&mut self.hard_timeout, hard_timeout.map(Switch::setting));
+        put(&mut self.finish_timed_out_loads, finish_timed_out_loads);
+        put(&mut self.jitter, jitter);
+        put(&mut self.l1_ttl, l1_ttl);
+        put(&mut self.l1_max_entries, l1_max_entries);
+        put(&mut self.l1_max_bytes, l1_max_bytes.map(Switch::setting));
+        put(&mut self.max_staleness, max_staleness);
+        put(&mut self.disconnected, disconnected);
+        put(&mut self.unacknowledged, unacknowledged);
+        put(&mut self.fence_window, fence_window);
+        put(&mut self.partitions, partitions.map(Some));
+        put(&mut self.schema, schema);
+        put(&mut self.compression, compression.map(Switch::setting));
+        put(&mut self.max_value_bytes, max_value_bytes);
+    }
+
+    /// All of it, with the partitions that there are.
+    pub(crate) fn config(&self, default_partitions: u16) -> CacheConfig {
+        let Self {
+            ttl,
+            idle,
+            grace,
+            absent_ttl,
+            stale_while_revalidate,
+            refresh_ahead,
+            retry_interval,
+            claims,
+            soft_timeout,
+            hard_timeout,
+            finish_timed_out_loads,
+            jitter,
+            l1_ttl,
+            l1_max_entries,
+            l1_max_bytes,
+            max_staleness,
+            disconnected,
+            unacknowledged,
+            fence_window,
+            schema,
+            partitions,
+            compression,
+            max_value_bytes,
+        } = *self;
+        CacheConfig {
+            ttl: Some(ttl),
+            idle: Some(Switch::of(idle)),
+            grace: Some(grace),
+            absent_ttl: Some(Switch::of(absent_ttl)),
+            stale_while_revalidate: Some(stale_while_revalidate),
+            retry_interval: Some(retry_interval),
+            refresh_ahead: Some(Switch::of(refresh_ahead)),
+            cluster_single_flight: Some(Switch::of(claims)),
+            soft_timeout: Some(Switch::of(soft_timeout)),
+            hard_timeout: Some(Switch::of(hard_timeout)),
+            finish_timed_out_loads: Some(finish_timed_out_loads),
+            jitter: Some(jitter),
+            l1_ttl: Some(l1_ttl),
+            l1_max_entries: Some(l1_max_entries),
+            l1_max_bytes: Some(Switch::of(l1_max_bytes)),
+            max_staleness: Some(max_staleness),
+            disconnected: Some(disconnected),
+            unacknowledged: Some(unacknowledged),
+            fence_window: Some(fence_window),
+            partitions: Some(partitions.unwrap_or(default_partitions)),
+            schema: Some(schema),
+            compression: Some(Switch::of(compression)),
+            max_value_bytes: Some(max_value_bytes),
+        }
+    }
+}
+
+fn put<T>(setting: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *setting = given;
     }
 }
 

@@ -1,4 +1,5 @@
 use nearfar_core::Version;
+use serde::{Deserialize, Serialize};
 
 /// What became of a change that did not fail.
 ///
@@ -75,7 +76,8 @@ impl Outcome {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unacknowledged {
     /// By [`Outcome::Queued`]. The default.
     #[default]
