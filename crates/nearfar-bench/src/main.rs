@@ -8,6 +8,7 @@
 //! `-- outage --seconds 60 --rounds 1` lets each of its phases last so long, and does them so often.
 
 mod bare;
+mod batches;
 mod effort;
 mod grid;
 mod hits;
@@ -65,10 +66,11 @@ enum Subject {
     Xfetch,
     Outage,
     Sizes,
+    Batches,
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 13] = [
+    const ALL: [(&str, Subject); 14] = [
         ("l1", Self::L1),
         ("hits", Self::Hits),
         ("macros", Self::Macros),
@@ -82,6 +84,7 @@ impl Subject {
         ("xfetch", Self::Xfetch),
         ("outage", Self::Outage),
         ("sizes", Self::Sizes),
+        ("batches", Self::Batches),
     ];
 
     fn named(name: &str) -> Result<Self, String> {
@@ -109,6 +112,7 @@ impl Subject {
             Self::Xfetch => xfetch::measure(table, &server).await,
             Self::Outage => outage::measure(table, effort).await,
             Self::Sizes => sizes::measure(table, &server).await,
+            Self::Batches => batches::measure(table, &server).await,
         }
     }
 }
