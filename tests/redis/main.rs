@@ -7,5 +7,6 @@ mod connecting;
 mod doctor;
 mod faults;
 mod footprint;
+mod foreign;
 mod rights;
 mod secured;

@@ -132,11 +132,10 @@ impl Watchman {
             (Sighting::Envelope { version, written_at, expires_at }, _) => {
                 self.compare(id, before, Seen { version, written_at, expires_at, is_wrong: false }, head)
             }
-            (Sighting::NoEnvelope, _) => Verdict::Unexplained,
             (Sighting::Gone | Sighting::PerhapsEvicted, Some(seen)) if seen.is_over(now) => {
                 Verdict::Explained
             }
-            (Sighting::Gone, _) => Verdict::Unexplained,
+            (Sighting::Gone | Sighting::NoEnvelope, _) => Verdict::Unexplained,
             (Sighting::PerhapsEvicted, _) => Verdict::Replaced,
         };
         match (verdict, found) {

@@ -51,6 +51,7 @@ mod socket;
 mod store;
 mod tls;
 mod topology;
+mod tracking;
 mod wire;
 
 pub use bus::RedisBus;

@@ -23,6 +23,8 @@ pub(crate) static RELEASE: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/release.lua"))));
 pub(crate) static BEAT: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
+pub(crate) static LOOK: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/look.lua")));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 pub(crate) static RIGHTS: Script = Script::new(include_str!("lua/rights.lua"));
 static NOTHING: Script = Script::new("return 1");

@@ -80,6 +80,7 @@ mod courier;
 mod engine;
 mod entry;
 mod error;
+mod feed;
 mod fill;
 mod flight;
 mod guarded;
@@ -111,6 +112,9 @@ pub use call::CallOptions;
 pub use codec::{Codec, CodecError, MessagePack};
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
+pub use feed::{
+    ChangeFeed, ChangeReceiver, ChangeSender, Changed, FeedEnd, FeedStats, Following, change_channel,
+};
 pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use loaded::Loaded;

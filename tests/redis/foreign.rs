@@ -1,0 +1,342 @@
+//! What others than nodes do to L2, and nodes that follow it.
+
+use std::time::Duration;
+
+use nearfar::{Cache, ErrorKind, FeedStats, Following, Nearfar, Tier};
+use nearfar_testkit::{Cut, Direction, FaultProxy, Flow, RedisCluster, RedisServer, eventually, let_pass};
+use nearfar_tests::{least_rights, trusted};
+use tokio::sync::oneshot;
+
+/// A node with a cache that may follow.
+struct Node {
+    nearfar: Nearfar,
+    cache: Cache<String, String>,
+    following: Option<Following>,
+}
+
+impl Node {
+    async fn at(url: &str) -> Self {
+        let nearfar = Nearfar::builder().connect_timeout(Duration::from_secs(20)).connect(url).await.unwrap();
+        // No copy goes by itself while a test looks.
+        let cache = nearfar.cache("texts").ttl(Duration::from_secs(3600)).build().await.unwrap();
+        Self { nearfar, cache, following: None }
+    }
+
+    async fn following(url: &str) -> Self {
+        let mut node = Self::at(url).await;
+        node.following = Some(node.cache.follow_foreign_writes().await.unwrap());
+        node
+    }
+
+    fn stats(&self) -> FeedStats {
+        self.following.as_ref().expect("it follows").stats()
+    }
+
+    /// Takes a copy of what L2 has.
+    async fn copy(&self, key: &str) {
+        trusted(&self.cache).await;
+        assert!(self.cache.get(key).await.unwrap().is_some(), "{key} is in L2");
+        eventually("L1 takes it", async || {
+            self.cache.get(key).await.unwrap().is_some_and(|entry| entry.tier() == Tier::L1)
+        })
+        .await;
+    }
+
+    async fn drops(&self, key: &str) {
+        eventually("the copy goes", async || self.cache.peek(key).is_none()).await;
+    }
+}
+
+fn name(key: &str) -> String {
+    format!("{{texts.0}}:{key}")
+}
+
+/// Whether there is an envelope of a tombstone.
+async fn is_buried(server: &RedisServer, key: &str) -> bool {
+    let found = server.command(&["GETRANGE", &name(key), "0", "3"]).await;
+    found.bytes() == Some(b"NF\x01\x02")
+}
+
+/// Has everything that was done so far looked at by these nodes.
+async fn settle(server: &RedisServer, nodes: &[&Node]) {
+    for node in nodes {
+        let before = node.stats().dropped;
+        // A key that nobody has cached, by a name of its own.
+        assert!(
+            server.command(&["SET", &name(&format!("marker {before}")), "not an envelope"]).await.is_ok()
+        );
+        eventually("the marker is looked at", async || node.stats().dropped > before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_delete_overwrite_or_expire_goes_on_every_node() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    // Who does not follow is told by those who do.
+    let c = Node::at(&server.url()).await;
+    let key = name("k");
+    let writes: [&[&str]; 6] = [
+        &["DEL", &key],
+        &["UNLINK", &key],
+        &["SET", &key, "by another program"],
+        &["EXPIRE", &key, "0"],
+        &["PEXPIRE", &key, "20"],
+        &["RENAME", &key, "elsewhere"],
+    ];
+    for write in writes {
+        a.cache.set("k", "v".to_owned()).await.unwrap();
+        for node in [&a, &b, &c] {
+            node.copy("k").await;
+        }
+        let reply = server.command(write).await;
+        assert!(reply.is_ok() || reply.int() == Some(1), "{write:?}: {reply:?}");
+        for node in [&a, &b, &c] {
+            node.drops("k").await;
+        }
+        eventually("a fence stands in its place", async || is_buried(&server, "k").await).await;
+        assert!(b.cache.get("k").await.unwrap().is_none(), "{write:?}");
+    }
+    drop((a.nearfar, b.nearfar, c.nearfar));
+}
+
+/// What nodes do is written to keys as well. If that cost them their copies, nobody would have any for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nodes_do_themselves_costs_no_copy_and_no_invalidation() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    let load = |key: String| async move { Ok::<_, std::io::Error>(key) };
+    for round in 0..20 {
+        a.cache.set(&format!("set {round}"), "v".to_owned()).await.unwrap();
+        b.cache.get_or_load(&format!("loaded {round}"), load).await.unwrap();
+        a.cache.invalidate(&format!("loaded {}", round / 2)).await.unwrap();
+        b.cache.expire(&format!("set {}", round / 2)).await.unwrap();
+    }
+    a.cache.clear().await.unwrap();
+    a.cache.set("kept", "v".to_owned()).await.unwrap();
+    b.copy("kept").await;
+    let before = [a.stats().keys, b.stats().keys];
+    settle(&server, &[&a, &b]).await;
+    eventually("the markers are invalidated", async || a.stats().keys + b.stats().keys >= 2).await;
+    assert_eq!(before, [0, 0]);
+    assert!(a.cache.peek("kept").is_some() && b.cache.peek("kept").is_some());
+    assert_eq!([a.stats().failures, b.stats().failures], [0, 0]);
+    // Each of two markers, by one node or by both.
+    assert!(a.stats().keys + b.stats().keys <= 4, "{:?} {:?}", a.stats(), b.stats());
+}
+
+/// If each entry that expires were invalidated, its tombstone would be too, and so on for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_is_not_invalidated() {
+    let server = RedisServer::start().await;
+    let nearfar = Nearfar::connect(&server.url()).await.unwrap();
+    let short = Duration::from_millis(100);
+    let cache: Cache<String, String> =
+        nearfar.cache("texts").ttl(short).fence_window(short).build().await.unwrap();
+    let following = Some(cache.follow_foreign_writes().await.unwrap());
+    let node = Node { nearfar, cache, following };
+    node.cache.set("set", "v".to_owned()).await.unwrap();
+    node.cache.invalidate("invalidated").await.unwrap();
+    node.cache.get_or_load("loaded", async |key: String| Ok::<_, std::io::Error>(key)).await.unwrap();
+    for key in ["set", "invalidated", "loaded"] {
+        eventually("it expires", async || server.command(&["EXISTS", &name(key)]).await.int() == Some(0))
+            .await;
+    }
+    settle(&server, &[&node]).await;
+    eventually("the marker is invalidated", async || node.stats().keys > 0).await;
+    assert_eq!(node.stats().keys, 1, "the marker");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_costs_every_copy_at_once() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    for command in ["FLUSHALL", "FLUSHDB"] {
+        // What was set before the first flush is invalidated once more, since L2 has lost it.
+        eventually("both have a copy", async || {
+            if b.cache.get("k").await.unwrap().is_none() {
+                a.cache.set("k", "v".to_owned()).await.unwrap();
+            }
+            a.cache.peek("k").is_some() && b.cache.peek("k").is_some()
+        })
+        .await;
+        let before = [a.stats().missed, b.stats().missed];
+        assert!(server.command(&[command]).await.is_ok());
+        for node in [&a, &b] {
+            node.drops("k").await;
+        }
+        eventually("both were told", async || a.stats().missed > before[0] && b.stats().missed > before[1])
+            .await;
+    }
+}
+
+/// The story: `DEL` takes a tombstone away. A load that read the old row before the invalidation then finds nothing that it
+/// has to yield to, and puts the old value back for all nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_that_others_delete_is_put_back_before_a_late_load() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    let (release, held) = oneshot::channel::<()>();
+    let (begun, has_begun) = oneshot::channel();
+    let loading = tokio::spawn({
+        let cache = a.cache.clone();
+        async move {
+            let load = |_| async move {
+                begun.send(()).unwrap();
+                held.await.unwrap();
+                Ok::<_, std::io::Error>("old".to_owned())
+            };
+            cache.get_or_load("k", load).await.unwrap().to_string()
+        }
+    });
+    has_begun.await.unwrap();
+    b.cache.invalidate("k").await.unwrap();
+    settle(&server, &[&a, &b]).await;
+    let settled = [a.stats().keys, b.stats().keys];
+    server.command(&["DEL", &name("k")]).await;
+    eventually("the fence is put back", async || is_buried(&server, "k").await).await;
+    assert!([a.stats().keys, b.stats().keys] != settled || is_buried(&server, "k").await);
+    release.send(()).unwrap();
+    assert_eq!(loading.await.unwrap(), "old", "its caller gets what it has loaded");
+    assert!(is_buried(&server, "k").await);
+    for node in [&a, &b] {
+        assert!(node.cache.get("k").await.unwrap().is_none());
+    }
+}
+
+/// While a node is not told, others write. Its subscription misses nothing, so but for this its copies would stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_gap_a_node_forgets_its_copies() {
+    let server = RedisServer::start().await;
+    let proxy = FaultProxy::start(server.port()).await;
+    let writer = Node::at(&server.url()).await;
+    let node = Node::following(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    writer.cache.set("k", "v".to_owned()).await.unwrap();
+    node.copy("k").await;
+    let before = node.stats().missed;
+    proxy.refuse().await;
+    proxy.cut(Cut::Reset).await;
+    server.command(&["DEL", &name("k")]).await;
+    proxy.accept().await;
+    eventually("it notices the gap", async || node.stats().missed > before).await;
+    node.drops("k").await;
+    assert!(node.cache.get("k").await.unwrap().is_none());
+}
+
+/// An operator ends the connection. The node has it back by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_killed_is_made_again() {
+    let server = RedisServer::start().await;
+    let node = Node::following(&server.url()).await;
+    let before = node.stats().missed;
+    let clients = server.command(&["CLIENT", "LIST"]).await.text().unwrap().to_owned();
+    let tracked = clients.lines().find(|client| client.contains("cmd=client")).expect("it tracks");
+    let id = tracked.split(' ').find_map(|word| word.strip_prefix("id=")).unwrap();
+    assert_eq!(server.command(&["CLIENT", "KILL", "ID", id]).await.int(), Some(1), "{clients}");
+    eventually("it is told again", async || node.stats().missed > before).await;
+    node.cache.set("k", "v".to_owned()).await.unwrap();
+    node.copy("k").await;
+    server.command(&["DEL", &name("k")]).await;
+    node.drops("k").await;
+}
+
+/// A server that stands still breaks no connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_silent_is_given_up() {
+    let server = RedisServer::start().await;
+    let proxy = FaultProxy::start(server.port()).await;
+    let node = Node::following(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let before = node.stats().missed;
+    proxy.set(Direction::ToClient, Flow::Hold);
+    // One second until it asks, and as long as a command may take for the answer.
+    let_pass(Duration::from_secs(4)).await;
+    proxy.set(Direction::ToClient, Flow::Forward);
+    eventually("it begins anew", async || node.stats().missed > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_cluster_all_servers_tell_also_after_a_failover_and_a_move() {
+    let cluster = RedisCluster::start().await;
+    let (a, b) = (Node::following(&cluster.url()).await, Node::following(&cluster.url()).await);
+    let keys: Vec<String> = (0..24).map(|number| format!("key {number}")).collect();
+    for round in ["at first", "after a failover", "after a move"] {
+        match round {
+            "after a failover" => {
+                let primary = cluster.primaries().await[0];
+                cluster.failover(primary).await;
+            }
+            "after a move" => {
+                let slot = cluster.slot_of("{texts.0}").await;
+                let from = cluster.owner_of_slot(slot).await;
+                let to = cluster.primaries().await.into_iter().find(|other| *other != from).unwrap();
+                cluster.migrate_slot(slot, to).await;
+            }
+            _ => {}
+        }
+        for key in &keys {
+            eventually("it is set", async || {
+                a.cache.set(key, round.to_owned()).await.is_ok_and(|outcome| outcome.is_applied())
+            })
+            .await;
+        }
+        for key in &keys {
+            eventually("both have it in L1", async || {
+                let copies = [a.cache.get(key).await, b.cache.get(key).await];
+                copies.iter().all(|copy| matches!(copy, Ok(Some(entry)) if entry.tier() == Tier::L1))
+            })
+            .await;
+        }
+        for key in &keys {
+            let (slot, name) = place(&cluster, key).await;
+            let owner = cluster.owner_of_slot(slot).await;
+            assert_eq!(cluster[owner].command(&["DEL", &name]).await.int(), Some(1), "{round}: {name}");
+        }
+        for key in &keys {
+            a.drops(key).await;
+            b.drops(key).await;
+        }
+    }
+}
+
+/// Where an entry stands: in which of sixteen partitions, only its server knows at once.
+async fn place(cluster: &RedisCluster, key: &str) -> (u16, String) {
+    let index = nearfar::backend::PartitionId::index_of(key.as_bytes(), 16);
+    let tag = format!("{{texts.{index}}}");
+    (cluster.slot_of(&tag).await, format!("{tag}:{key}"))
+}
+
+#[tokio::test]
+async fn without_the_rights_following_fails_and_names_them() {
+    let server = RedisServer::start().await;
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    assert!(server.command(&least_rights("app", "pw", "texts")).await.is_ok());
+    let refused = async || {
+        let node = Node::at(&url).await;
+        node.cache.follow_foreign_writes().await.unwrap_err()
+    };
+    let error = refused().await;
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(error.to_string().ends_with("+client|tracking"), "{error}");
+    server.command(&["ACL", "SETUSER", "app", "+client|tracking"]).await;
+    let error = refused().await;
+    assert!(error.to_string().ends_with("+pttl"), "{error}");
+    server.command(&["ACL", "SETUSER", "app", "+pttl"]).await;
+
+    let node = Node::following(&url).await;
+    node.cache.set("k", "v".to_owned()).await.unwrap();
+    server.command(&["DEL", &name("k")]).await;
+    node.drops("k").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_shutdown_nothing_is_followed_and_no_connection_stays() {
+    let server = RedisServer::start().await;
+    let mut node = Node::following(&server.url()).await;
+    node.nearfar.shutdown().await;
+    let mut following = node.following.take().unwrap();
+    assert_eq!(following.ended().await, nearfar::FeedEnd::Closed);
+    eventually("only the test's own connection is left", async || {
+        server.command(&["CLIENT", "LIST"]).await.text().unwrap().lines().count() == 1
+    })
+    .await;
+}
