@@ -7,6 +7,7 @@ mod bad_input;
 mod basics;
 mod calls;
 mod claims;
+mod feeds;
 mod fills;
 mod flights;
 mod freshness;

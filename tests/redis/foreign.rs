@@ -230,7 +230,9 @@ async fn a_connection_that_is_killed_is_made_again() {
     let node = Node::following(&server.url()).await;
     let before = node.stats().missed;
     let clients = server.command(&["CLIENT", "LIST"]).await.text().unwrap().to_owned();
-    let tracked = clients.lines().find(|client| client.contains("cmd=client")).expect("it tracks");
+    let flags =
+        |client: &str| client.split(' ').find_map(|word| word.strip_prefix("flags=")).unwrap().to_owned();
+    let tracked = clients.lines().find(|client| flags(client).contains('t')).expect("it tracks");
     let id = tracked.split(' ').find_map(|word| word.strip_prefix("id=")).unwrap();
     assert_eq!(server.command(&["CLIENT", "KILL", "ID", id]).await.int(), Some(1), "{clients}");
     eventually("it is told again", async || node.stats().missed > before).await;
