@@ -8,5 +8,6 @@ mod doctor;
 mod faults;
 mod footprint;
 mod foreign;
+mod languages;
 mod rights;
 mod secured;
