@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use nearfar::{Cache, ErrorKind, FeedStats, Following, Nearfar, Tier};
-use nearfar_testkit::{Cut, Direction, FaultProxy, Flow, RedisCluster, RedisServer, eventually, let_pass};
+use nearfar_testkit::{
+    Cut, Direction, FaultProxy, Flow, RedisCluster, RedisServer, Sentinels, eventually, let_pass,
+};
 use nearfar_tests::{least_rights, trusted};
 use tokio::sync::oneshot;
 
@@ -300,6 +302,23 @@ async fn on_a_cluster_all_servers_tell_also_after_a_failover_and_a_move() {
             b.drops(key).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_sentinels_the_next_primary_tells() {
+    let servers = Sentinels::start().await;
+    let node = Node::following(&servers.url()).await;
+    let before = node.stats().missed;
+    let primary = servers.failover().await;
+    eventually("the next primary tells", async || node.stats().missed > before).await;
+    trusted(&node.cache).await;
+    eventually("there is a copy", async || {
+        let _ = node.cache.set("k", "v".to_owned()).await;
+        node.cache.peek("k").is_some()
+    })
+    .await;
+    servers[primary].command(&["DEL", &name("k")]).await;
+    node.drops("k").await;
 }
 
 /// Where an entry stands: in which of sixteen partitions, only its server knows at once.

@@ -101,6 +101,22 @@ async fn a_python_script_invalidates_sets_and_clears_on_all_nodes() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_needs_few_rights() {
+    let server = RedisServer::start().await;
+    let pair = Pair::at(&server.url()).await;
+    pair.copy(&[42]).await;
+    let rights = "~{numbers.*}* ~{numbers}#meta &{numbers.*}#* \
+                  +eval +persist +get +set +publish +xadd +del +time +info";
+    let words = ["ACL", "SETUSER", "app", "on", ">pw", "resetkeys", "resetchannels", "-@all"];
+    let words: Vec<&str> = words.into_iter().chain(rights.split_whitespace()).collect();
+    assert!(server.command(&words).await.is_ok());
+    let url = format!("redis://app:pw@127.0.0.1:{}", server.port());
+    write(&url, &["numbers", "set", "42", "new"]).await;
+    write(&url, &["numbers", "invalidate", "42"]).await;
+    pair.drop_all(&[42]).await;
+}
+
 /// A load that read the old row before it was changed must not put it back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_python_script_invalidates_is_fenced() {

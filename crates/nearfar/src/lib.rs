@@ -43,7 +43,7 @@
 //!
 //! # What is not
 //!
-//! * Writers that change the database and tell nobody are seen when the ttl is over.
+//! * Writers that change the database and tell nobody are seen when the ttl is over, unless a [`ChangeFeed`] tells.
 //! * What waits in the outbox when a process dies is lost; the ttl is what helps.
 //! * Two nodes that `set` the same key at once are ordered by L2, not by which of them read the database last: where that
 //!   matters, `invalidate`.
