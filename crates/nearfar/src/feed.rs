@@ -1,12 +1,9 @@
 //! The second way in: sources that say what has changed, so that writers who know nothing of nearfar invalidate all the
 //! same.
 
-use std::fmt;
 use std::future::Future;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 
 use crate::cache::Cache;
 use crate::error::Error;
@@ -158,20 +155,7 @@ where
     /// # Ok(())
     /// # }
     /// ```
-    pub fn follow_foreign_writes(&self) -> BoxFuture<'static, Result<Following, Error>> {
-        let driver = Driver::new(self.engine());
-        async { Lookout::new(driver)?.follow().await }.boxed()
-    }
-}
-
-impl<K> fmt::Display for Changed<K> {
-    /// For people: how much, not what.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keys(keys) => write!(f, "{} keys", keys.len()),
-            Self::EncodedKeys(keys) => write!(f, "{} keys", keys.len()),
-            Self::Tags(tags) => write!(f, "{} tags", tags.len()),
-            Self::Everything => write!(f, "everything"),
-        }
+    pub async fn follow_foreign_writes(&self) -> Result<Following, Error> {
+        Lookout::new(Driver::new(self.engine()))?.follow().await
     }
 }
