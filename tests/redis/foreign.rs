@@ -1,13 +1,15 @@
 //! What others than nodes do to L2, and nodes that follow it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nearfar::{Cache, ErrorKind, FeedStats, Following, Nearfar, Tier};
+use nearfar::{Cache, CallOptions, ErrorKind, FeedStats, Following, Nearfar, Tier};
 use nearfar_testkit::{
     Cut, Direction, FaultProxy, Flow, RedisCluster, RedisServer, Sentinels, eventually, let_pass,
 };
 use nearfar_tests::{least_rights, trusted};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// A node with a cache that may follow.
 struct Node {
@@ -206,6 +208,81 @@ async fn a_fence_that_others_delete_is_put_back_before_a_late_load() {
     assert!(is_buried(&server, "k").await);
     for node in [&a, &b] {
         assert!(node.cache.get("k").await.unwrap().is_none());
+    }
+}
+
+/// A key among few, so that things meet.
+fn some_key(random: &mut fastrand::Rng) -> String {
+    format!("k{}", random.u32(..6))
+}
+
+async fn do_something(node: &Node, random: &mut fastrand::Rng) {
+    let (key, value) = (some_key(random), random.u64(..).to_string());
+    let ttl = Duration::from_millis(if random.bool() { 3_600_000 } else { random.u64(5..200) });
+    let cache = node.cache.with(CallOptions::new().ttl(ttl));
+    // What L2 refuses or loses meanwhile is not what this is about.
+    let _ = match random.u32(..10) {
+        0..=2 => cache.set(&key, value).await.map(drop),
+        3..=6 => cache.get_or_load(&key, async |_| Ok::<_, std::io::Error>(value)).await.map(drop),
+        7 => cache.invalidate(&key).await.map(drop),
+        8 => cache.expire(&key).await.map(drop),
+        _ => cache.get(&key).await.map(drop),
+    };
+}
+
+async fn meddle(server: &RedisServer, random: &mut fastrand::Rng) {
+    let (key, soon) = (name(&some_key(random)), random.u32(..20).to_string());
+    let command: &[&str] = match random.u32(..20) {
+        0..=9 => &["DEL", &key],
+        10..=13 => &["SET", &key, "by another program"],
+        14..=18 => &["PEXPIRE", &key, &soon],
+        _ => &["FLUSHALL"],
+    };
+    server.command(command).await;
+}
+
+/// Whatever nodes and others do at once: when it is over, no node has a copy that L2 has something else of, and nobody goes on
+/// invalidating because somebody else did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_storm_copies_are_what_l2_has_and_there_is_quiet() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let server = Arc::new(RedisServer::start().await);
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    let nodes = Arc::new([a, b]);
+    let mut storm = JoinSet::new();
+    for number in 0..6 {
+        let (nodes, server) = (Arc::clone(&nodes), Arc::clone(&server));
+        let mut random = fastrand::Rng::with_seed(seed.wrapping_add(number));
+        storm.spawn(async move {
+            for _ in 0..150 {
+                match nodes.get(usize::try_from(number / 2).unwrap()) {
+                    Some(node) => do_something(node, &mut random).await,
+                    None => meddle(&server, &mut random).await,
+                }
+            }
+        });
+    }
+    storm.join_all().await;
+
+    // Short values are over by then, which is what might go round in circles.
+    let_pass(Duration::from_millis(500)).await;
+    settle(&server, &[&nodes[0], &nodes[1]]).await;
+    eventually("nothing changes any more", async || {
+        let head = async || server.command(&["GET", "{texts.0}#head"]).await.text().map(str::to_owned);
+        let before = head().await;
+        let_pass(Duration::from_millis(300)).await;
+        let is_quiet = before.is_some() && head().await == before;
+        is_quiet && nodes.iter().all(|node| node.cache.stats().outbox_keys == 0 && node.cache.stats().trusted)
+    })
+    .await;
+    let onlooker = Node::at(&server.url()).await;
+    for key in (0..6).map(|number| format!("k{number}")) {
+        let in_l2 = onlooker.cache.get(&key).await.unwrap().map(|entry| entry.to_string());
+        for node in nodes.iter() {
+            let seen = node.cache.get(&key).await.unwrap().map(|entry| entry.to_string());
+            assert_eq!(seen, in_l2, "{key}");
+        }
     }
 }
 
