@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearfar::{Cache, CallOptions, ErrorKind, FeedStats, Following, Nearfar, Tier};
+use nearfar_core::Envelope;
 use nearfar_testkit::{
     Cut, Direction, FaultProxy, Flow, RedisCluster, RedisServer, Sentinels, eventually, let_pass,
 };
@@ -208,6 +210,39 @@ async fn a_fence_that_others_delete_is_put_back_before_a_late_load() {
     assert!(is_buried(&server, "k").await);
     for node in [&a, &b] {
         assert!(node.cache.get("k").await.unwrap().is_none());
+    }
+}
+
+/// The story: somebody deletes a value, and before anybody has looked, a node that has no copy loads it anew. Redis tells of
+/// both at once. What stands there then is a fill, as after any load; taken for nothing special, the old copies of all other
+/// nodes would stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_behind_a_deletion_does_not_hide_it() {
+    let server = RedisServer::start().await;
+    let (a, b) = (Node::following(&server.url()).await, Node::following(&server.url()).await);
+    let load = async |_| Ok::<_, std::io::Error>("old".to_owned());
+    a.cache.get_or_load("k", load).await.unwrap();
+    for node in [&a, &b] {
+        settle(&server, &[node]).await;
+        node.copy("k").await;
+    }
+    let there = server.command(&["GET", &name("k")]).await;
+    let there = Bytes::copy_from_slice(there.bytes().unwrap());
+    let old = Envelope::decode(&there).unwrap();
+    let mut fill = Envelope::encode(&old.header, &[], b"\xa3new").to_vec();
+    fill[8..16].copy_from_slice(&old.stamp.version.number().to_be_bytes());
+    for stamped in [16..24, 24..32] {
+        fill[stamped].copy_from_slice(&(old.stamp.written_at.micros() + 1).to_be_bytes());
+    }
+    let both = "redis.call('DEL', KEYS[1]) redis.call('SET', KEYS[1], ARGV[1], 'PX', 3600000)";
+    let key = name("k");
+    let words: [&[u8]; 5] = [b"EVAL", both.as_bytes(), b"1", key.as_bytes(), &fill];
+    server.command(&words).await;
+    for node in [&a, &b] {
+        eventually("the new value is read", async || {
+            *node.cache.get("k").await.unwrap().expect("it is in L2") == "new"
+        })
+        .await;
     }
 }
 

@@ -144,7 +144,7 @@ where
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) on a backend that cannot tell, as an in-process one;
     /// [`Rejected`](crate::ErrorKind::Rejected) if the server refuses, for want of rights say;
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if it cannot be reached within `connect_timeout`. A node that
-    /// [may start degraded](crate::NearfarBuilder::start_degraded) waits for it in the background instead.
+    /// [may start degraded](crate::NearfarBuilder::start_degraded) goes on waiting for it in the background then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

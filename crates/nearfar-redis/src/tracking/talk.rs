@@ -10,6 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::security::Stream;
 use crate::server::Server;
 
+/// What is not whole yet is looked at again with each read, so reads are not small.
+const ROOM: usize = 16 * 1024;
+
 pub(super) struct Talk {
     stream: Box<dyn Stream>,
     /// What has come of something that is not whole yet.
@@ -53,6 +56,7 @@ impl Talk {
                 let _ = self.unread.split_to(len);
                 return Ok(said(frame));
             }
+            self.unread.reserve(ROOM);
             if self.stream.read_buf(&mut self.unread).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
