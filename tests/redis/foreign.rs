@@ -315,8 +315,8 @@ async fn after_a_storm_copies_are_what_l2_has_and_there_is_quiet() {
     for key in (0..6).map(|number| format!("k{number}")) {
         let in_l2 = onlooker.cache.get(&key).await.unwrap().map(|entry| entry.to_string());
         for node in nodes.iter() {
-            let seen = node.cache.get(&key).await.unwrap().map(|entry| entry.to_string());
-            assert_eq!(seen, in_l2, "{key}");
+            let read = node.cache.get(&key).await.unwrap().map(|entry| entry.to_string());
+            assert_eq!(read, in_l2, "{key}");
         }
     }
 }

@@ -132,7 +132,9 @@ impl Watchman {
             (Sighting::Envelope { version, written_at, expires_at }, _) => {
                 self.compare(id, before, Seen { version, written_at, expires_at, is_wrong: false }, head)
             }
-            (Sighting::Gone | Sighting::PerhapsEvicted, Some(seen)) if seen.is_over(now) => {
+            (Sighting::Gone | Sighting::PerhapsEvicted, Some(seen))
+                if seen.is_over(now) || seen.version < head.floor =>
+            {
                 Verdict::Explained
             }
             (Sighting::Gone | Sighting::NoEnvelope, _) => Verdict::Unexplained,
@@ -289,6 +291,12 @@ mod tests {
         assert_eq!(judged(&[envelope(99, 99)]), [Verdict::Replaced]);
         let mut watchman = Watchman::new(10);
         assert_eq!(watchman.judge(b"k", envelope(500, 500), None, NOW), Verdict::Replaced);
+    }
+
+    /// What a clear has killed is served by nobody, and fences nothing that the floor does not.
+    #[test]
+    fn what_is_dead_may_go() {
+        assert_eq!(judged(&[envelope(99, 99), Sighting::Gone])[1], Verdict::Explained);
     }
 
     #[test]
