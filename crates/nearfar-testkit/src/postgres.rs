@@ -23,6 +23,9 @@ const CHOICE: &str = "NEARFAR_POSTGRES";
 /// Where Debian has them, by version; they are not on its `PATH`.
 const OF_DEBIAN: &str = "/usr/lib/postgresql";
 
+/// Where `scripts/postgres` puts those that it unpacks.
+const UNPACKED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/nearfar-servers/postgres/bin");
+
 const STARTING: Duration = Duration::from_secs(30);
 const STOPPING: Duration = Duration::from_secs(5);
 
@@ -30,7 +33,7 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// who needs no password.
 ///
 /// The programs are in the folder that the environment variable `NEARFAR_POSTGRES` names, else on the `PATH`, else where
-/// Debian installs them; `scripts/postgres` gets them. PostgreSQL refuses to run as root, so then it is run as the system's
+/// Debian installs them or `scripts/postgres` unpacks them, which gets them where there are none. PostgreSQL refuses to run as root, so then it is run as the system's
 /// user `postgres`, or `nobody`.
 ///
 /// # Leaves nothing behind
@@ -51,7 +54,7 @@ pub struct PostgresServer {
     /// `None` once it was told to stop.
     process: Option<OwnedProcess>,
     port: Reservation,
-    _dir: TempDir,
+    setup: Setup,
 }
 
 impl PostgresServer {
@@ -62,12 +65,12 @@ impl PostgresServer {
     /// If there is no PostgreSQL, saying what to do about it; or if it does not come up, with its log.
     pub async fn start() -> Self {
         let dir = TempDir::with_prefix("nearfar-postgres-").expect("the temporary folder is writable");
-        let setup = Setup { programs: programs(), runner: Runner::of_tests(), dir: dir.path().to_owned() };
+        let setup = Setup { programs: programs(), runner: Runner::of_tests(), dir };
         let setup = spawn_blocking(|| setup.initialized()).await.expect("initdb does not panic");
         let port = Reservation::take();
         let process = setup.launch(port.port()).expect("PostgreSQL can be run");
-        let mut server = Self { process: Some(process), port, _dir: dir };
-        server.ready(&setup).await;
+        let mut server = Self { process: Some(process), port, setup };
+        server.ready().await;
         server
     }
 
@@ -81,12 +84,12 @@ impl PostgresServer {
         self.port.port()
     }
 
-    async fn ready(&mut self, setup: &Setup) {
+    async fn ready(&mut self) {
         let waited = Stopwatch::start();
-        while !setup.log().contains("ready to accept connections") || !self.answers().await {
+        while !self.setup.log().contains("ready to accept connections") || !self.answers().await {
             let ended = self.process.as_mut().and_then(OwnedProcess::ended);
             let gives_up = ended.is_some() || waited.elapsed() > STARTING;
-            assert!(!gives_up, "PostgreSQL did not come up: {}", setup.log());
+            assert!(!gives_up, "PostgreSQL did not come up: {}", self.setup.log());
             let_pass(LOOK_EVERY).await;
         }
     }
@@ -110,15 +113,16 @@ impl Drop for PostgresServer {
 }
 
 /// What it takes to run a server.
+#[derive(Debug)]
 struct Setup {
     programs: PathBuf,
     runner: Runner,
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Setup {
     fn initialized(self) -> Self {
-        self.runner.give(&self.dir).expect("the folder is ours to give");
+        self.runner.give(self.dir.path()).expect("the folder is ours to give");
         let mut initdb = self.command("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]);
         let made = initdb.arg("--pgdata").arg(self.data()).output().expect("initdb can be run");
@@ -137,22 +141,22 @@ impl Setup {
         ]);
         // Nothing has to outlive the machine.
         command.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "logging_collector=off"]);
-        OwnedProcess::spawn(command.stdout(log.try_clone()?).stderr(log), Some(&self.dir), None)
+        OwnedProcess::spawn(command.stdout(log.try_clone()?).stderr(log), Some(self.dir.path()), None)
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command.current_dir(&self.dir).env("LC_ALL", "C");
+        command.current_dir(self.dir.path()).env("LC_ALL", "C");
         self.runner.run(&mut command);
         command
     }
 
     fn data(&self) -> PathBuf {
-        self.dir.join("data")
+        self.dir.path().join("data")
     }
 
     fn log_file(&self) -> PathBuf {
-        self.dir.join("server.log")
+        self.dir.path().join("server.log")
     }
 
     fn log(&self) -> String {
@@ -161,6 +165,7 @@ impl Setup {
 }
 
 /// As whom the server runs.
+#[derive(Debug)]
 enum Runner {
     Ourselves,
     /// With the numbers of user and group.
@@ -207,7 +212,10 @@ fn programs() -> PathBuf {
         return folder;
     }
     let on_path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&on_path).chain(of_debian()).find(|folder| has_programs(folder));
+    let found = env::split_paths(&on_path)
+        .chain(of_debian())
+        .chain([UNPACKED.into()])
+        .find(|folder| has_programs(folder));
     found.expect("no PostgreSQL found: run scripts/test, which gets one, or set NEARFAR_POSTGRES to the folder of initdb")
 }
 
@@ -227,6 +235,15 @@ fn has_programs(folder: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_dropped_server_is_gone_with_its_folder() {
+        let server = PostgresServer::start().await;
+        let (port, folder) = (server.port(), server.setup.dir.path().to_owned());
+        assert!(folder.join("data").exists() && server.answers().await);
+        spawn_blocking(|| drop(server)).await.unwrap();
+        assert!(!folder.exists() && TcpStream::connect(("127.0.0.1", port)).await.is_err());
+    }
 
     #[test]
     fn users_are_found_by_name() {
