@@ -156,6 +156,34 @@ async fn what_expires_is_not_invalidated() {
     assert_eq!(node.stats().keys, 1, "the marker");
 }
 
+/// If each were invalidated, its tombstone would evict the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_server_evicts_is_not_invalidated() {
+    let server =
+        RedisServer::builder().arg("maxmemory", "4mb").arg("maxmemory-policy", "allkeys-lru").start().await;
+    let node = Node::following(&server.url()).await;
+    let evicted = async || {
+        let stats = server.command(&["INFO", "stats"]).await.text().unwrap().to_owned();
+        let count = stats.lines().find_map(|line| line.strip_prefix("evicted_keys:")).unwrap();
+        count.parse::<u64>().unwrap()
+    };
+    let mut written = 0;
+    while evicted().await < 300 {
+        for _ in 0..50 {
+            written += 1;
+            node.cache.set(&format!("k{written}"), "v".repeat(10_000)).await.unwrap();
+        }
+    }
+    let is_gone = async |key: &str| server.command(&["EXISTS", &name(key)]).await.int() == Some(0);
+    let mut gone = 0;
+    for number in 1..=written {
+        gone += u64::from(is_gone(&format!("k{number}")).await);
+    }
+    assert!(gone > 100, "{gone} of {written}");
+    eventually("those are looked at", async || node.stats().dropped >= gone).await;
+    assert_eq!(node.stats().keys, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flush_costs_every_copy_at_once() {
     let server = RedisServer::start().await;

@@ -41,6 +41,9 @@ const SPREAD_MILLIS: u64 = 50;
 const REST: Duration = Duration::from_millis(200);
 /// More than this is not asked about again: copies of it are gone already.
 const MOST_SUSPECTS: usize = 10_000;
+/// For how long after an eviction what is gone may have been evicted: a key may be told of later than a look that has counted
+/// it.
+const EVICTING: Duration = Duration::from_secs(5);
 /// How often to look whether the store was closed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -66,8 +69,10 @@ pub(crate) struct Tracking {
 
 struct Partition {
     id: PartitionId,
-    /// As of the last look; unknown before, or if the user may not ask.
-    evicted: Option<i64>,
+    /// How many keys its server had evicted as of the last look that asked; unknown if the user may not ask.
+    evicted: i64,
+    /// Until when what is gone may have been evicted.
+    evicts_until: Instant,
 }
 
 /// What a look has found.
@@ -79,6 +84,12 @@ struct Looked {
     found: Vec<(Bytes, i64)>,
 }
 
+impl Partition {
+    fn new(id: &PartitionId) -> Self {
+        Self { id: id.clone(), evicted: 0, evicts_until: clock::now() }
+    }
+}
+
 impl Tracking {
     /// Must be called inside the runtime.
     pub(crate) fn new(store: RedisL2, partitions: &[PartitionId], spread: u64) -> Self {
@@ -88,7 +99,7 @@ impl Tracking {
         let mut tracking = Self {
             moves: store.lanes().topology.changes(),
             store,
-            partitions: partitions.iter().map(|id| Partition { id: id.clone(), evicted: None }).collect(),
+            partitions: partitions.iter().map(Partition::new).collect(),
             by_prefix: prefixes.into_iter().map(Bytes::from).zip(0..).collect(),
             request: request.into(),
             inbox: Arc::default(),
@@ -219,10 +230,13 @@ impl Tracking {
         }
     }
 
-    /// Whether the store may have evicted since the last look.
+    /// Whether what is gone may have been evicted.
     fn notice_evictions(&mut self, index: usize, evicted: Option<i64>) -> bool {
-        let Some(now) = evicted else { return false };
-        self.partitions[index].evicted.replace(now).unwrap_or(0) != now
+        let (now, partition) = (clock::now(), &mut self.partitions[index]);
+        if let Some(count) = evicted.filter(|count| *count != partition.evicted) {
+            (partition.evicted, partition.evicts_until) = (count, now + EVICTING);
+        }
+        now < partition.evicts_until
     }
 
     fn suspect(&mut self, index: usize, keys: Vec<Bytes>) {
