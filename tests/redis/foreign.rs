@@ -160,7 +160,7 @@ async fn what_expires_is_not_invalidated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_full_server_evicts_is_not_invalidated() {
     let server =
-        RedisServer::builder().arg("maxmemory", "4mb").arg("maxmemory-policy", "allkeys-lru").start().await;
+        RedisServer::builder().arg("maxmemory", "4mb").arg("maxmemory-policy", "volatile-lru").start().await;
     let node = Node::following(&server.url()).await;
     let evicted = async || {
         let stats = server.command(&["INFO", "stats"]).await.text().unwrap().to_owned();
