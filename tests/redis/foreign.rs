@@ -134,6 +134,24 @@ async fn what_nodes_do_themselves_costs_no_copy_and_no_invalidation() {
     assert!(a.stats().keys + b.stats().keys <= 4, "{:?} {:?}", a.stats(), b.stats());
 }
 
+/// There is always something to look at, so nothing may wait until there is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn following_begins_while_nodes_write_all_the_time() {
+    let server = RedisServer::start().await;
+    let (writer, mut node) = (Node::at(&server.url()).await, Node::at(&server.url()).await);
+    let writing = tokio::spawn({
+        let cache = writer.cache.clone();
+        async move {
+            for number in 0_u64.. {
+                cache.set(&format!("k{}", number % 5_000), "v".to_owned()).await.unwrap();
+            }
+        }
+    });
+    node.following = Some(node.cache.follow_foreign_writes().await.unwrap());
+    settle(&server, &[&node]).await;
+    writing.abort();
+}
+
 /// If each entry that expires were invalidated, its tombstone would be too, and so on for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_expires_is_not_invalidated() {

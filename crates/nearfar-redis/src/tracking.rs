@@ -135,8 +135,12 @@ impl Tracking {
         }
     }
 
-    /// Looks at what is known by now, if anything is.
+    /// Looks at what is known by now, if anything is. There may always be something, so nothing waits for a pause.
     async fn work(&mut self) -> Result<(), L2Error> {
+        if self.moves.has_changed().unwrap_or(false) {
+            self.moves.mark_unchanged();
+            self.follow_moves();
+        }
         match self.inbox.take() {
             Some(News::Refused(reason)) => self.pending.push_back(ForeignWrite::Refused(reason)),
             Some(News::Missed) => self.pending.push_back(ForeignWrite::Missed),
@@ -144,8 +148,9 @@ impl Tracking {
                 let keys = names.iter().filter_map(|name| self.place_of(name)).collect();
                 self.look_at(keys, Look::First).await?;
             }
-            None => self.check_whether_complete().await?,
+            None => {}
         }
+        self.check_whether_complete().await?;
         if !self.suspects.is_empty() && clock::now() >= self.again_at {
             let suspects = std::mem::take(&mut self.suspects).into_iter().collect();
             self.look_at(suspects, Look::Again).await?;
@@ -160,11 +165,11 @@ impl Tracking {
         let woken = async {
             tokio::select! {
                 () = self.inbox.news() => {}
-                _ = self.moves.changed() => {}
+                // What has changed is still to be seen.
+                _ = self.moves.changed() => self.moves.mark_changed(),
             }
         };
         let _ = tokio::time::timeout_at(until, woken).await;
-        self.follow_moves();
     }
 
     /// The partition and the key that a name stands for. What stands where no node would look for it is none.
