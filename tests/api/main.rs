@@ -9,6 +9,7 @@ mod batches;
 mod calls;
 mod claims;
 mod codecs;
+mod feeds;
 mod fills;
 mod flights;
 mod freshness;

@@ -7,5 +7,7 @@ mod connecting;
 mod doctor;
 mod faults;
 mod footprint;
+mod foreign;
+mod languages;
 mod rights;
 mod secured;

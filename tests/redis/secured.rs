@@ -51,13 +51,29 @@ async fn nodes_on_a_socket_hear_each_other_and_come_back_after_a_crash() {
     hear_each_other_again(&mut server, node().await, node().await).await;
 }
 
+/// That a node which follows foreign writes is told of one.
+async fn is_told(cache: &Cache<String, String>, server: &RedisServer) {
+    let _following = cache.follow_foreign_writes().await.unwrap();
+    trusted(cache).await;
+    cache.set("k", "v".into()).await.unwrap();
+    assert!(cache.peek("k").is_some());
+    assert_eq!(server.command(&["DEL", "{texts.0}:k"]).await.int(), Some(1));
+    eventually("the copy goes", async || cache.peek("k").is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_writes_are_told_on_a_socket() {
+    let server = RedisServer::builder().socket().start().await;
+    is_told(&cache(Nearfar::builder(), &server.url()).await, &server).await;
+}
+
 mod tls {
     use nearfar::{Cache, ErrorKind, Nearfar, Tls};
     use nearfar_core::PartitionId;
     use nearfar_testkit::{Authority, RedisCluster, RedisServer, Sentinels, Validity, eventually};
     use nearfar_tests::trusted;
 
-    use super::{cache, hear_each_other, hear_each_other_again, hear_of};
+    use super::{cache, hear_each_other, hear_each_other_again, hear_of, is_told};
 
     /// What a node says that believes this authority and has a certificate of it.
     fn of(authority: &Authority) -> Tls {
@@ -73,6 +89,15 @@ mod tls {
         let url = format!("rediss://localhost:{}", server.tls_port());
         let node = async || cache(Nearfar::builder().tls(of(&authority)), &url).await;
         hear_each_other_again(&mut server, node().await, node().await).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn foreign_writes_are_told_with_tls() {
+        let authority = Authority::new("ours");
+        let certificate = authority.issue(&["localhost"], Validity::Now);
+        let server = RedisServer::builder().tls(&certificate, Some(&authority)).start().await;
+        let url = format!("rediss://localhost:{}", server.tls_port());
+        is_told(&cache(Nearfar::builder().tls(of(&authority)), &url).await, &server).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -107,6 +107,41 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
 
     /// Closes the connections. Later operations fail with [`L2Error::Closed`].
     async fn close(&self);
+
+    /// Begins to tell what is done to the keys of these partitions by others than nodes. `None` if the store cannot. Must be
+    /// called inside the runtime. Nodes have different `spread`s, so that not all of them do the same at once.
+    fn foreign_writes(&self, _partitions: &[PartitionId], _spread: u64) -> Option<Box<dyn ForeignWrites>> {
+        None
+    }
+}
+
+/// What others than nodes do to a store's keys, as far as it tells. Dropping it ends it.
+#[async_trait]
+pub trait ForeignWrites: fmt::Debug + Send + 'static {
+    /// What is known next. `None` when the store was closed.
+    async fn next(&mut self) -> Option<ForeignWrite>;
+}
+
+/// Something that others than nodes have done to a store's keys, or may have.
+///
+/// ```
+/// use nearfar_core::backend::ForeignWrite;
+///
+/// let deleted = ForeignWrite::Unexplained(vec![b"42".as_slice().into()]);
+/// assert_ne!(deleted, ForeignWrite::Missed);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForeignWrite {
+    /// Everything may have been written to until now, and nobody was told: no copy of it is worth anything.
+    Missed,
+    /// From now on, all that is done in all partitions is told, until the next [`Missed`](Self::Missed).
+    Complete,
+    /// Copies of these keys may be older than what stands in the store.
+    Replaced(Vec<Bytes>),
+    /// These keys are to be invalidated: somebody has changed them and told nobody.
+    Unexplained(Vec<Bytes>),
+    /// A server refuses to tell. It is asked again.
+    Refused(Arc<str>),
 }
 
 /// The subscription to the messages of a node's partitions, and to the echoes of its own beats.

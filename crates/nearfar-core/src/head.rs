@@ -5,9 +5,9 @@ use crate::{EnvelopeHeader, Moment, Version};
 /// Where a partition stands.
 ///
 /// ```
-/// use nearfar_core::{Head, TagHead, Version};
+/// use nearfar_core::{Head, Version};
 ///
-/// let head = Head { sequence: Version::new(9), floor: Version::new(4), tags: TagHead::default() };
+/// let head = Head::untagged(Version::new(9), Version::new(4));
 /// assert!(head.covers(Version::new(4)) && !head.covers(Version::new(10)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,11 @@ impl TagHead {
 }
 
 impl Head {
+    /// One of a partition in which nothing has, or had, a tag.
+    pub const fn untagged(sequence: Version, floor: Version) -> Self {
+        Self { sequence, floor, tags: TagHead { changed: Version::UNKNOWN, longest_millis: 0 } }
+    }
+
     /// Whether an entry of this version is of this history and has not been cleared.
     pub fn covers(self, version: Version) -> bool {
         self.floor <= version && version <= self.sequence
@@ -59,7 +64,7 @@ impl Head {
     /// A new history: it begins at the clock, and nothing older counts.
     pub(crate) fn begin(now: Moment) -> Self {
         let sequence = Version::new(now.micros().max(1));
-        Self { sequence, floor: sequence, tags: TagHead::default() }
+        Self::untagged(sequence, sequence)
     }
 
     /// The number of the change after this head.

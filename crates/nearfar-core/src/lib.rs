@@ -20,6 +20,7 @@
 //! * [`Gate`]: fence, generation and trust of a partition; read on every L1 hit, by way of [`Gates`].
 //! * [`Follower`]: turns messages, echoes and doubts into trust, or withdraws it.
 //! * [`Outbox`]: invalidations that the store has not acknowledged, and those that it may have lost since.
+//! * [`Watchman`]: what others than nodes have done to the store.
 //! * [`backend`]: the seams that a store and a bus implement.
 
 pub mod backend;
@@ -31,6 +32,7 @@ mod claims;
 mod envelope;
 mod fill;
 mod follower;
+mod foreign;
 mod frame;
 mod gate;
 mod gates;
@@ -56,6 +58,7 @@ pub use claims::{Claim, ClaimOutcome, Holder};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
 pub use fill::{Fill, FillOutcome, Fills};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
+pub use foreign::{Sighting, Verdict, Watchman};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId, Notice};
 pub use gate::{Disconnected, Gate, Height, Raised, Ticket};
 pub use gates::{Gates, LookUp};

@@ -20,6 +20,11 @@ impl Keys {
         self.of_key(":", key)
     }
 
+    /// What the names of all values of the partition begin with.
+    pub(crate) fn values(&self) -> String {
+        self.named(":")
+    }
+
     /// Where the claim of a key stands.
     pub(crate) fn claim(&self, key: &[u8]) -> Key {
         self.of_key("#claim:", key)
@@ -70,7 +75,7 @@ impl Keys {
     }
 
     /// The pattern of the keys of values.
-    pub(crate) fn values(&self) -> String {
+    pub(crate) fn all_values(&self) -> String {
         self.named(":*")
     }
 

@@ -61,7 +61,7 @@ impl Lanes {
         Ok(Arc::clone(lane))
     }
 
-    fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.lock().is_none()
     }
 

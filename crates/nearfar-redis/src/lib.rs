@@ -51,6 +51,7 @@ mod socket;
 mod store;
 mod tls;
 mod topology;
+mod tracking;
 mod wire;
 
 pub use bus::RedisBus;
@@ -58,5 +59,6 @@ pub use connect::connect;
 pub use doctor::{Diagnosis, Examination, Expected, Fact, Finding, FindingKind, Severity, Subject, diagnose};
 pub use error::{Cause, ConnectError, UrlProblem};
 pub use options::{OnUnreachable, RedisOptions};
+pub use scripts::FOREIGN_CHANGE;
 pub use store::RedisL2;
 pub use tls::{Tls, TlsProblem, TlsSettingProblem};

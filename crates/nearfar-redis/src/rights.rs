@@ -125,6 +125,24 @@ pub(crate) fn of_subscription(cause: &Cause, partition: &PartitionId) -> Arc<str
     missing.to_string().into()
 }
 
+/// Names the right that a server lacks to tell which keys are written to.
+pub(crate) fn of_tracking(reason: &str) -> Arc<str> {
+    if reason.starts_with("NOPERM") {
+        Missing::rule("+client|tracking").to_string().into()
+    } else {
+        reason.into()
+    }
+}
+
+/// Names the right that is lacking to look at them.
+pub(crate) fn of_looking(reason: &str) -> Arc<str> {
+    if reason.contains("pttl") || reason.contains("can't run this command") {
+        Missing::rule("+pttl").to_string().into()
+    } else {
+        reason.into()
+    }
+}
+
 fn of_keys(error: L2Error, pattern: &str) -> L2Error {
     match &error {
         L2Error::Rejected(cause) if is_about_keys(&cause.to_string()) => {

@@ -27,8 +27,19 @@ pub(crate) static RELEASE: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/release.lua"))));
 pub(crate) static BEAT: LazyLock<Publishing> =
     LazyLock::new(|| Publishing::new(concat!(include_str!("lua/head.lua"), include_str!("lua/beat.lua"))));
+pub(crate) static LOOK: Script =
+    Script::new(concat!(include_str!("lua/head.lua"), include_str!("lua/look.lua")));
 pub(crate) static OPEN: Script = Script::new(include_str!("lua/open.lua"));
 pub(crate) static RIGHTS: Script = Script::new(include_str!("lua/rights.lua"));
+/// The script by which a writer in another language makes a change: that invalidates keys, sets one, or clears a partition.
+/// `docs/wire-format.md` says how it is called. It is `lua/head.lua` and `lua/foreign.lua`, one behind the other.
+///
+/// ```
+/// let script = nearfar_redis::FOREIGN_CHANGE;
+/// assert!(script.contains("KEYS: head, log, then the values' names"));
+/// ```
+pub const FOREIGN_CHANGE: &str = concat!(include_str!("lua/head.lua"), include_str!("lua/foreign.lua"));
+
 static NOTHING: Script = Script::new("return 1");
 
 /// Which of the two commands that run scripts does not work here.

@@ -1,5 +1,7 @@
 //! How the connections to a server are secured, whichever its address is.
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::error::{ConnectError, UrlProblem};
 use crate::tls::Tls;
 
@@ -12,6 +14,11 @@ use rustls as implementation;
 mod rustls;
 
 pub(crate) use implementation::Security;
+
+/// A way for bytes to a server and back.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Security {
     /// `asked` is whether the URL asks for TLS. Settings for it without asking for it are refused: who gave them believes
@@ -27,8 +34,12 @@ impl Security {
 
 #[cfg(not(feature = "tls"))]
 mod absent {
-    use fred::types::config::{Config, Server};
+    use std::io;
 
+    use fred::types::config::{Config, Server};
+    use tokio::net::TcpStream;
+
+    use super::Stream;
     use crate::error::{ConnectError, UrlProblem};
     use crate::tls::{Tls, TlsProblem};
 
@@ -46,6 +57,11 @@ mod absent {
 
         #[expect(clippy::unused_self, reason = "the other implementation uses it")]
         pub(crate) fn apply(&self, _config: &mut Config) {}
+
+        #[expect(clippy::unused_async, reason = "the other implementation waits")]
+        pub(crate) async fn wrap(&self, _host: &str, socket: TcpStream) -> io::Result<Box<dyn Stream>> {
+            Ok(Box::new(socket))
+        }
 
         #[expect(clippy::unused_async, reason = "the other implementation waits")]
         pub(crate) async fn diagnose(&self, _servers: &[Server]) -> Option<TlsProblem> {

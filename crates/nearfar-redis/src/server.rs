@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use fred::types::config::{
     Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server as Address, ServerConfig,
     TcpConfig,
 };
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::{Cause, ConnectError, UrlProblem};
 use crate::options::RedisOptions;
-use crate::security::Security;
+use crate::security::{Security, Stream};
 use crate::socket;
 use crate::tls::TlsProblem;
 
@@ -56,6 +58,29 @@ impl Server {
         let (_, config) = parse(url).expect("the test has a good one");
         let security = Security::of(false, None).expect("none is asked for");
         Self { config, connection, command_timeout: ATTEMPT_AT_MOST, security }
+    }
+
+    /// As whom to log in, if at all: user and password.
+    pub(crate) fn login(&self) -> Option<(&str, &str)> {
+        let password = self.config.password.as_deref()?;
+        Some((self.config.username.as_deref().unwrap_or("default"), password))
+    }
+
+    /// A connection that fred has nothing to do with.
+    pub(crate) async fn open_stream(&self) -> io::Result<Box<dyn Stream>> {
+        if let ServerConfig::Unix { path } = &self.config.server {
+            return Ok(Box::new(UnixStream::connect(path).await?));
+        }
+        let hosts = self.config.server.hosts();
+        let address = hosts.first().ok_or(io::ErrorKind::NotFound)?;
+        let socket = TcpStream::connect((&*address.host, address.port)).await?;
+        socket.set_nodelay(true)?;
+        self.security.wrap(&address.host, socket).await
+    }
+
+    /// How long one operation may take.
+    pub(crate) fn command_timeout(&self) -> Duration {
+        self.command_timeout
     }
 
     /// How long one attempt to connect may take.

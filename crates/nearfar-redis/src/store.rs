@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fred::clients::WithOptions;
 use fred::interfaces::{ClientLike, KeysInterface, SortedSetsInterface, StreamsInterface};
 use fred::types::{CustomCommand, Key, Value};
-use nearfar_core::backend::{Beat, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
+use nearfar_core::backend::{Beat, ForeignWrites, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
     BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, FillOutcome, Fills, Head, Holder, KeyWrite, Moment,
     Namespace, NodeId, Notice, PartitionId, Precondition, Reading, Renewal, TagHead, TagMark, Version,
@@ -22,6 +22,7 @@ use crate::lanes::{Lanes, final_error};
 use crate::rights;
 use crate::scripts::{BEAT, CHANGE, CLAIM, FILL, OPEN, PURGE, RELEASE, RENEW, Script, TAGS, TOUCH};
 use crate::topology::Kind;
+use crate::tracking::Tracking;
 use crate::wire::Owned;
 
 /// A log longer than this is not fetched to its end: forgetting L1 is cheaper.
@@ -59,6 +60,15 @@ impl RedisL2 {
         let scouts = !matches!(lanes.topology.kind(), Kind::Single);
         let scout = scouts.then(|| Owned(tokio::spawn(Arc::clone(&lanes).scout())));
         Self { lanes, log_len, warnings, _scout: scout }
+    }
+
+    /// The same store, for whoever goes on with it by himself.
+    fn alike(&self) -> Self {
+        Self { lanes: Arc::clone(&self.lanes), log_len: self.log_len, warnings: Vec::new(), _scout: None }
+    }
+
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// What of the server's settings, as they were when it was connected to, will hurt one day. None after
@@ -154,7 +164,7 @@ impl RedisL2 {
         from: PurgeCursor,
     ) -> Result<(u64, Vec<Key>), L2Error> {
         let scan = |lane: Arc<Lane>| {
-            let words = [from.number().to_string(), "MATCH".into(), names.values(), "COUNT".into()];
+            let words = [from.number().to_string(), "MATCH".into(), names.all_values(), "COUNT".into()];
             let args: Vec<Value> =
                 words.into_iter().map(Value::from).chain([SCANNED_AT_ONCE.into()]).collect();
             let command = CustomCommand::new_static("SCAN", None::<u16>, false);
@@ -367,6 +377,10 @@ impl L2 for RedisL2 {
 
     async fn close(&self) {
         self.lanes.close();
+    }
+
+    fn foreign_writes(&self, partitions: &[PartitionId], spread: u64) -> Option<Box<dyn ForeignWrites>> {
+        Some(Box::new(Tracking::new(self.alike(), partitions, spread)))
     }
 }
 

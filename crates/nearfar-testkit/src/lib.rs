@@ -9,6 +9,7 @@
 //! * [`RedisServer`] is a `redis-server` or `valkey-server` of the test's own.
 //! * [`RedisCluster`] is six of them, three primaries and their replicas.
 //! * [`Sentinels`] is a primary, its replicas, and sentinels that watch them.
+//! * [`PostgresServer`] is a PostgreSQL, for what stands behind a cache.
 //! * [`Authority`] issues certificates for servers with TLS.
 //! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
 //! * [`Program`] is another process of the test's own, to be paused or killed.
@@ -49,6 +50,7 @@ mod door;
 mod engine;
 mod history;
 mod ports;
+mod postgres;
 mod process;
 mod program;
 mod proxy;
@@ -60,6 +62,7 @@ pub use authority::{Authority, Certificate, Validity};
 pub use clock::{Stopwatch, eventually, let_pass};
 pub use cluster::{ClusterServer, RedisCluster, RedisClusterBuilder};
 pub use history::{History, Read, Report, StaleRead, Write};
+pub use postgres::PostgresServer;
 pub use program::Program;
 pub use proxy::{Cut, Direction, FaultProxy, Flow};
 pub use resp::{Reply, RespClient};

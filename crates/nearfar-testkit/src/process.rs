@@ -68,6 +68,11 @@ impl OwnedProcess {
         self.signal(Signal::CONT)
     }
 
+    /// Asks the process to end at once (SIGINT).
+    pub(crate) fn interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }

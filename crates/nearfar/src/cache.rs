@@ -65,6 +65,10 @@ where
         Self { engine, call: CallOptions::new() }
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine<K, V>> {
+        &self.engine
+    }
+
     /// The same cache, with these options for every call through the handle that this returns, in place of those that this
     /// one has. For one call, or for many.
     ///

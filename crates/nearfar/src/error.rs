@@ -81,6 +81,8 @@ enum Problem {
     Connect(ConnectError),
     SubscriptionUnproven { waited: Duration },
     SubscriptionRefused { reason: Arc<str> },
+    ForeignWritesUntold { waited: Duration },
+    ForeignWritesRefused { reason: Arc<str> },
     MayBeOvertaken,
     Unmet,
     Loader(Box<dyn StdError + Send + Sync>),
@@ -129,6 +131,7 @@ pub(crate) enum ConfigProblem {
     KeyIdTwice { id: u32 },
     StoresNothing,
     Tag(TagError),
+    NobodyElseWrites,
     SoftNotSooner { soft: Duration, hard: Duration },
     ClaimTooLong { claim: Duration, window: Duration },
     Partitions { given: u16 },
@@ -158,6 +161,14 @@ impl Error {
 
     pub(crate) fn subscription_refused(reason: Arc<str>) -> Self {
         Self::of(Problem::SubscriptionRefused { reason })
+    }
+
+    pub(crate) fn foreign_writes_untold(waited: Duration) -> Self {
+        Self::of(Problem::ForeignWritesUntold { waited })
+    }
+
+    pub(crate) fn foreign_writes_refused(reason: Arc<str>) -> Self {
+        Self::of(Problem::ForeignWritesRefused { reason })
     }
 
     pub(crate) fn may_be_overtaken() -> Self {
@@ -225,6 +236,7 @@ impl Error {
         match &*self.0 {
             Problem::L2 { cause: L2Error::Rejected(_), .. }
             | Problem::SubscriptionRefused { .. }
+            | Problem::ForeignWritesRefused { .. }
             | Problem::Connect(
                 ConnectError::AuthRefused { .. }
                 | ConnectError::MissingRight { .. }
@@ -237,6 +249,7 @@ impl Error {
             Problem::L2 { .. }
             | Problem::Connect(_)
             | Problem::SubscriptionUnproven { .. }
+            | Problem::ForeignWritesUntold { .. }
             | Problem::MayBeOvertaken => ErrorKind::Unavailable,
             Problem::Loader(_) | Problem::LoaderWaitsForItself | Problem::NothingToBeModified => {
                 ErrorKind::Loader
@@ -323,6 +336,12 @@ impl fmt::Display for Problem {
                 write!(f, "L2 answers, but none of this node's own messages came back within {waited:?}")
             }
             Self::SubscriptionRefused { reason } => write!(f, "subscribing to invalidations: {reason}"),
+            Self::ForeignWritesUntold { waited } => {
+                write!(f, "not all servers of L2 could be asked within {waited:?} to tell what others write")
+            }
+            Self::ForeignWritesRefused { reason } => {
+                write!(f, "a server of L2 refuses to tell what others write: {reason}")
+            }
             Self::MayBeOvertaken => write!(
                 f,
                 "an earlier change of unknown outcome may still be executed, so this one was not sent; \
@@ -437,6 +456,11 @@ impl fmt::Display for ConfigProblem {
                 write!(f, "setting what is not to be stored, with a `ttl` of zero, or absent without one")
             }
             Self::Tag(problem) => problem.fmt(f),
+            Self::NobodyElseWrites => write!(
+                f,
+                "this backend does not tell what others than nodes write: `follow_foreign_writes` is for a `Nearfar` \
+                 that is connected to a server"
+            ),
             Self::SoftNotSooner { soft, hard } => {
                 write!(f, "`soft_timeout` of {soft:?} must be shorter than `hard_timeout` of {hard:?}")
             }

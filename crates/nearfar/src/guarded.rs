@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nearfar_core::backend::{Beat, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
+use nearfar_core::backend::{Beat, ForeignWrites, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
     BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment,
     Namespace, NodeId, PartitionId, Reading, Renewal, TagMark, Version,
@@ -162,5 +162,9 @@ impl L2 for Guarded {
 
     async fn close(&self) {
         self.l2.close().await;
+    }
+
+    fn foreign_writes(&self, partitions: &[PartitionId], spread: u64) -> Option<Box<dyn ForeignWrites>> {
+        self.l2.foreign_writes(partitions, spread)
     }
 }

@@ -43,7 +43,7 @@
 //!
 //! # What is not
 //!
-//! * Writers that change the database and tell nobody are seen when the ttl is over.
+//! * Writers that change the database and tell nobody are seen when the ttl is over, unless a [`ChangeFeed`] tells.
 //! * What waits in the outbox when a process dies is lost; the ttl is what helps.
 //! * Two nodes that `set` the same key at once are ordered by L2, not by which of them read the database last: where that
 //!   matters, `invalidate`.
@@ -95,6 +95,7 @@ mod decorators;
 mod engine;
 mod entry;
 mod error;
+mod feed;
 mod fill;
 mod flight;
 mod guarded;
@@ -141,6 +142,9 @@ pub use config::{CacheConfig, NearfarConfig, Switch};
 pub use decorators::{cached, invalidates};
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
+pub use feed::{
+    ChangeFeed, ChangeReceiver, ChangeSender, Changed, FeedEnd, FeedStats, Following, change_channel,
+};
 pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use loaded::Loaded;

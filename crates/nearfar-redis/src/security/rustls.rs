@@ -10,6 +10,7 @@ use fred::types::config::{Config, Server, TlsConnector};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Stream;
 use crate::error::{Cause, ConnectError};
 use crate::tls::{ClientPem, Tls, TlsProblem, TlsSettingProblem};
 
@@ -29,6 +30,13 @@ impl Security {
     pub(crate) fn apply(&self, config: &mut Config) {
         config.tls =
             self.0.clone().map(|tls| TlsConnector::from(tokio_rustls::TlsConnector::from(tls)).into());
+    }
+
+    /// Says hello on a new connection, if that is to be with TLS.
+    pub(crate) async fn wrap(&self, host: &str, socket: TcpStream) -> io::Result<Box<dyn Stream>> {
+        let Some(config) = &self.0 else { return Ok(Box::new(socket)) };
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name, socket).await?))
     }
 
     /// What of TLS is wrong with these servers. Asked once a connection has failed, because fred tells only in words what
