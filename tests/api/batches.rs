@@ -372,6 +372,58 @@ on_every_backend! {
         }
     }
 
+    /// The caller goes away while the first step of several is under way. Those that were not sent must not be lost.
+    async fn what_a_cancelled_batch_has_not_sent_goes_to_the_outbox(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let keys: Vec<String> = (0..2_500).map(|number| format!("key {number}")).collect();
+        let entries = keys.iter().map(|key| (key.clone(), key.clone()));
+        assert!(here.set_many(entries).await.into_iter().all(|outcome| outcome.is_ok()));
+        assert!(texts(there.get_many(&keys).await).into_iter().all(|text| text.is_some()));
+        a.valves.changes.close();
+        let cancelled = tokio::spawn({
+            let (here, keys) = (here.clone(), keys.clone());
+            async move { here.invalidate_many(&keys).await.len() }
+        });
+        eventually("it is under way", async || a.valves.changes.waiting() > 0).await;
+        cancelled.abort();
+        assert!(cancelled.await.unwrap_err().is_cancelled());
+        assert_eq!(here.stats().outbox_keys, 2_500);
+        a.valves.changes.open();
+        eventually("all is delivered", async || here.stats().outbox_keys == 0).await;
+        let gone = async || keys.iter().all(|key| there.peek(key).is_none());
+        eventually("the other node has dropped them", gone).await;
+        assert!(texts(here.get_many(&keys).await).into_iter().all(|text| text.is_none()));
+    }
+
+    /// A batch whose loader takes its time has found one of its keys in L2. Who joined that key has it at once, and does not
+    /// wait for what is loaded of others; the loader itself may wait for it.
+    async fn a_key_that_l2_has_does_not_wait_for_the_loader_of_others(world: World) {
+        let node = world.node().await;
+        let filled = world.node().await.texts().await;
+        set_all(&filled, &["a"]).await;
+        let cache = node.texts().await;
+        node.valves.reads.close();
+        let table = Table::default();
+        table.valve.close();
+        let batch = tokio::spawn({
+            let (cache, load) = (cache.clone(), table.load());
+            async move { texts(cache.get_or_load_many(["a", "x"], load).await) }
+        });
+        eventually("it reads", async || node.valves.reads.waiting() > 0).await;
+        let joiner = tokio::spawn({
+            let cache = cache.clone();
+            let never = |_| async { Err::<String, _>(std::io::Error::other("it joins")) };
+            async move { cache.get_or_load("a", never).await.unwrap().to_string() }
+        });
+        eventually("it has joined", async || cache.stats().joined == 1).await;
+        node.valves.reads.open();
+        table.valve.holds(1).await;
+        assert_eq!(joiner.await.unwrap(), "a", "while the loader is at it");
+        table.valve.open();
+        assert_eq!(batch.await.unwrap(), some(&["a", "row of x"]));
+    }
+
     async fn fresh_reads_and_reloads_go_past_what_is_cached(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);

@@ -312,4 +312,72 @@ on_every_backend! {
         cache.invalidate("l").await.unwrap();
         assert_eq!(cache.purge().finish().await.unwrap().removed, 0);
     }
+
+    /// B has missed the invalidation of a tag, and is fetching the log. A later message comes meanwhile and is applied. That
+    /// does not show that B knows of all before it: taken so, it found the old entry alive, and kept it.
+    async fn what_comes_behind_a_gap_does_not_prove_what_is_in_it(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        set(&here, "k", &["red"]).await;
+        assert!(there.get("k").await.unwrap().is_some());
+        world.isolate(&b).await;
+        eventually("it has noticed", async || !there.stats().trusted).await;
+        b.valves.logs.close();
+        let outcome = here.invalidate_tag("red").await.unwrap();
+        assert!(outcome.is_applied(), "{outcome:?}");
+        world.rejoin(&b).await;
+        b.valves.logs.holds(1).await;
+        let heard = there.stats().invalidations_received;
+        here.set("k2", "later".into()).await.unwrap();
+        eventually("a later message comes", async || there.stats().invalidations_received > heard).await;
+
+        let fresh = there.with(nearfar::CallOptions::new().fresh());
+        assert!(fresh.get("k").await.unwrap().is_none());
+        b.valves.logs.open();
+        nearfar_tests::trusted(&there).await;
+        assert!(there.get("k").await.unwrap().is_none());
+    }
+
+    /// A `set` of unknown outcome may be executed behind the invalidation of its tag, which is not the last word then.
+    async fn an_invalidation_that_an_earlier_set_may_overtake_is_not_called_applied(world: World) {
+        let node = world.node().await;
+        let cache = node.texts().await;
+        set(&cache, "other", &["red"]).await;
+        node.valves.changes.close();
+        let cancelled = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.set_with("k", tagged("old", &["red"])).await }
+        });
+        node.valves.changes.holds(1).await;
+        cancelled.abort();
+        assert!(cancelled.await.unwrap_err().is_cancelled());
+        node.valves.changes.open();
+        assert_eq!(cache.invalidate_tag("red").await.unwrap(), Outcome::Queued);
+        eventually("both are delivered", async || cache.stats().outbox_keys == 0).await;
+        assert!(cache.get("other").await.unwrap().is_none());
+    }
+
+    async fn a_caller_after_an_expiration_does_not_join_a_load_from_before(world: World) {
+        let node = world.node().await;
+        let cache = node.texts().await;
+        let valve = Valve::default();
+        valve.close();
+        let load = |text: &'static str, valve: Valve| {
+            let cache = cache.clone();
+            let loader = move |_| async move {
+                valve.pass().await;
+                Ok::<_, Infallible>(tagged(text, &["red"]))
+            };
+            tokio::spawn(async move { cache.get_or_load_with("k", loader).await.unwrap().unwrap().to_string() })
+        };
+        let before = load("before", valve.clone());
+        valve.holds(1).await;
+        cache.expire_tag("red").await.unwrap();
+        let after = load("after", Valve::default());
+        eventually("it waits", async || cache.stats().joined == 1 || after.is_finished()).await;
+        valve.open();
+        assert_eq!(before.await.unwrap(), "before");
+        assert_eq!(after.await.unwrap(), "after");
+        assert_eq!(**cache.get("k").await.unwrap().unwrap(), *"after");
+    }
 }

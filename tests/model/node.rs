@@ -256,7 +256,7 @@ impl Node {
         }
         self.remember(now, pending.as_batch(), version);
         if pending.kind != ChangeKind::Clear {
-            self.outbox.strike_out(&Subject::Key(key_bytes(pending.keys[0].0)), pending.began);
+            self.outbox.strike_out([Subject::Key(key_bytes(pending.keys[0].0))], pending.began);
         }
         if pending.kind == ChangeKind::Set {
             let (key, revision) = pending.keys[0];

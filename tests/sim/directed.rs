@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use nearfar::Outcome;
+use nearfar::{Loaded, Outcome};
 
 use crate::clock::{millis, sleep};
 use crate::database::Value;
@@ -57,6 +57,29 @@ fn a_clear_that_l2_has_lost_is_issued_again_though_nothing_follows() {
         sleep(LONG).await;
         assert!(cache.stats().trusted);
         assert!(cache.get(&1).await.expect("L2 is there").is_none(), "the clear has been issued again");
+    });
+}
+
+/// The same with a change of a tag, which leaves no copy behind either.
+#[test]
+fn a_change_of_a_tag_that_l2_has_lost_is_issued_again_though_nothing_follows() {
+    on_virtual_time(1, async {
+        let (world, _process, cache) = one_quiet_node().await;
+        let value = Loaded::new(Value { key: 1, revision: 1 }).tags(["red"]);
+        cache.set_with(&1, value).await.expect("L2 is there");
+        sleep(millis(100)).await;
+        world.lock().stations[0].subscriber.to_node = Flow::Hold;
+        assert!(cache.invalidate_tag("red").await.expect("L2 is there").is_applied());
+
+        world.crash_server();
+        {
+            let mut state = world.lock();
+            state.lose_since(millis(50));
+            state.server.up = true;
+        }
+        sleep(LONG).await;
+        assert!(cache.stats().trusted);
+        assert!(cache.get(&1).await.expect("L2 is there").is_none(), "it has been issued again");
     });
 }
 

@@ -94,6 +94,8 @@ pub struct Valves {
     pub releases: Valve,
     /// Before a change is sent.
     pub changes: Valve,
+    /// After L2 has answered with a part of the log, before the node has it.
+    pub logs: Valve,
     /// Before the node gets the next event of the bus. A bus that reconnects is not held any more.
     pub bus: Valve,
     injected: Arc<Injected>,
@@ -217,7 +219,9 @@ impl L2 for ValvedL2 {
         since: Version,
         until: Version,
     ) -> Result<Vec<Bytes>, L2Error> {
-        self.inner.log(partition, since, until).await
+        let frames = self.inner.log(partition, since, until).await;
+        self.valves.logs.pass().await;
+        frames
     }
 
     async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {

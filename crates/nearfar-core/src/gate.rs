@@ -287,6 +287,19 @@ impl Gate {
         self.newest.fetch_max(version.number(), Ordering::AcqRel);
     }
 
+    /// A change of that number is known, which leaves no copy behind either, and raises no fence.
+    ///
+    /// ```
+    /// use nearfar_core::{Disconnected, Gate, Version};
+    ///
+    /// let gate = Gate::new(Disconnected::Bypass);
+    /// gate.note(Version::new(4));
+    /// assert_eq!(gate.newest(), Version::new(4));
+    /// ```
+    pub fn note(&self, version: Version) {
+        self.newest.fetch_max(version.number(), Ordering::AcqRel);
+    }
+
     /// As [`forget_copies`](Self::forget_copies), when history may be another one: what is known of its numbers is
     /// forgotten too.
     pub fn forget(&self) {

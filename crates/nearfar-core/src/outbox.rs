@@ -227,10 +227,10 @@ impl Outbox {
         self.resume_at = Moment::default();
     }
 
-    /// L2 has executed a change of this that began then, and after which nothing older counts. What was executed before it, or
+    /// L2 has executed a change of these that began then, and after which nothing older counts. What was executed before it, or
     /// never, needs no invalidation any more; what is under way cannot be stopped.
-    pub fn strike_out(&mut self, subject: &Subject, began: Moment) {
-        self.waiting.strike_out(subject, began);
+    pub fn strike_out(&mut self, subjects: impl IntoIterator<Item = Subject>, began: Moment) {
+        self.waiting.strike_out(subjects, began);
     }
 
     /// L2 has not acknowledged the batch under way: it waits again. Whether it was executed does not matter, one more
@@ -447,12 +447,18 @@ impl Waiting {
         self.overflow();
     }
 
-    fn strike_out(&mut self, subject: &Subject, began: Moment) {
+    fn strike_out(&mut self, subjects: impl IntoIterator<Item = Subject>, began: Moment) {
         // What was added at the same moment may be of a change that came after it.
         let is_over = |wait: &Wait| wait.last < began && wait.executed_by <= began;
-        if self.subjects.get(subject).is_some_and(is_over) {
-            self.subjects.remove(subject);
-            self.bytes -= subject.len();
+        let mut any = false;
+        for subject in subjects {
+            if self.subjects.get(&subject).is_some_and(is_over) {
+                self.subjects.remove(&subject);
+                self.bytes -= subject.len();
+                any = true;
+            }
+        }
+        if any {
             self.look_again();
         }
     }

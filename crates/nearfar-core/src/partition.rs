@@ -8,7 +8,8 @@ use crate::claims::Claims;
 use crate::tag_table::TagTable;
 use crate::{
     BeatId, Change, Claim, ClaimOutcome, Echo, Effect, Envelope, Fill, FillOutcome, Fills, Head, Holder,
-    KeyWrite, Kind, Message, Moment, NodeId, Precondition, Refusal, Renewal, Stamp, TagMark, Tags, Version,
+    KeyWrite, Kind, Message, Moment, NodeId, Precondition, Refusal, Renewal, Stamp, TagHead, TagMark, Tags,
+    Version,
 };
 
 /// What L2 holds of a key, together with where the partition stood at that very moment.
@@ -158,7 +159,10 @@ impl Partition {
         let version = head.sequence;
         let tags = || change.writes.iter().map(|write| write.key.clone());
         match change.effect {
-            Effect::Clear => {}
+            Effect::Clear => {
+                // Whatever carries a tag is dead.
+                (head.tags, self.tags) = (TagHead::default(), TagTable::default());
+            }
             Effect::Write => {
                 for write in &change.writes {
                     note_tagged(head, &write.envelope);
@@ -281,7 +285,9 @@ impl Partition {
         if !head.covers(envelope.stamp.version) {
             return true;
         }
-        let fences = now < envelope.stamp.written_at + fence_window;
+        // What was declared stale has the number of that change, and fences since then.
+        let since = envelope.stamp.written_at.max(Moment::from_micros(envelope.stamp.version.number()));
+        let fences = now < since + fence_window;
         let is_wrong = || !self.tags_allow(&envelope, head, |mark| mark.wrong <= envelope.stamp.version);
         !fences && is_wrong()
     }

@@ -34,16 +34,19 @@ impl TagTable {
         }
     }
 
-    /// Whatever is of no use from now on. An entry older than a mark was stored by a fill that began before it, so at most
-    /// a fence window after it, and lived no longer than the longest.
+    /// Forgets what is of no use any more. An entry that is older than a mark was stored by a fill that began before it, so at
+    /// most a fence window after it, and lived no longer than the longest. Should one be there all the same, after L2's clock
+    /// was set, it counts as wrong.
     pub(crate) fn prune(&mut self, now: Moment, tags: TagHead, fence_window: Duration) {
         if tags.longest_millis >= TagHead::ENDLESS {
             return;
         }
         let longest = Duration::from_millis(tags.longest_millis);
         let least = Version::new((now - longest.saturating_add(fence_window)).micros());
-        let forget = |version: &mut Version| {
+        let mut since = self.since.unwrap_or_default();
+        let mut forget = |version: &mut Version| {
             if *version < least {
+                since = since.max(*version);
                 *version = Version::UNKNOWN;
             }
         };
@@ -52,6 +55,7 @@ impl TagTable {
             forget(&mut mark.stale);
             *mark != TagMark::default()
         });
+        self.since = Some(since);
     }
 
     /// The last changes of a tag. What is not known counts as wrong.

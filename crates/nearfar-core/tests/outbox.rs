@@ -352,12 +352,12 @@ fn a_change_that_came_through_makes_the_invalidation_of_an_earlier_one_needless(
     let mut outbox = Outbox::default();
     let second = Duration::from_secs(1);
     outbox.add(NOW, key(1), NOW + second);
-    outbox.strike_out(&Subject::Key(key(1)), NOW);
+    outbox.strike_out([Subject::Key(key(1))], NOW);
     assert!(outbox.holds(&Subject::Key(key(1))), "the earlier one could still be executed after it");
     outbox.add(NOW + second, key(1), NOW);
-    outbox.strike_out(&Subject::Key(key(1)), NOW + second);
+    outbox.strike_out([Subject::Key(key(1))], NOW + second);
     assert!(outbox.holds(&Subject::Key(key(1))), "one that failed meanwhile is not over");
-    outbox.strike_out(&Subject::Key(key(1)), NOW + 2 * second);
+    outbox.strike_out([Subject::Key(key(1))], NOW + 2 * second);
     assert_eq!((outbox.left(), outbox.due()), (Vec::new(), Moment::NEVER));
 }
 

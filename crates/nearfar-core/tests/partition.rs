@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearfar_core::{
-    BeatId, Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
-    Message, MessageBody, Moment, NodeId, Partition, Refusal, Renewal, Version,
+    BeatId, Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Head, Holder, KeyWrite,
+    Kind, Message, MessageBody, Moment, NodeId, Partition, Refusal, Renewal, TagMark, Tags, Version,
 };
 
 const NODE: NodeId = NodeId::new(1);
@@ -300,4 +300,52 @@ fn a_claim_of_who_has_seen_something_else_is_not_granted() {
     assert_eq!(partition.claim(at(1), &claim(1, b"")), ClaimOutcome::Overtaken);
     let bytes = partition.read(at(1), b"k").envelope.unwrap();
     assert_eq!(partition.claim(at(1), &claim(1, Envelope::identity(&bytes))), ClaimOutcome::Granted);
+}
+
+fn tagged(key: &'static str, tags: &[&str], ttl: Option<Duration>) -> KeyWrite {
+    let tags = Tags::new(tags).unwrap();
+    let header = EnvelopeHeader { ttl, tag_count: tags.count(), ..EnvelopeHeader::of(Kind::Value) };
+    KeyWrite { key: key.into(), envelope: Envelope::encode(&header, &tags.encode(), b"v"), keep: None }
+}
+
+fn invalidate_tag(partition: &mut Partition, now: Moment, tag: &'static str) -> Version {
+    change(partition, now, &Change::invalidate_tags(NODE, vec![tag.into()], KEEP))
+}
+
+/// An entry was declared stale and then wrong by its tag. As long as a load from before may come, it must be there to be
+/// found newer, however long ago it was written.
+#[test]
+fn a_purge_leaves_what_was_declared_stale_for_the_fence_window() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(0), &Change::set(NODE, tagged("k", &["red"], None)));
+    let base = invalidate_tag(&mut partition, at(500), "blue");
+    change(&mut partition, at(1_000), &Change::expire(NODE, vec!["k".into()], KEEP));
+    invalidate_tag(&mut partition, at(1_010), "red");
+    assert_eq!(partition.purge(at(1_020), KEEP).removed, 0);
+    assert_eq!(partition.fill(at(1_030), &fill("k", base)), FillOutcome::Refused);
+    assert_eq!(partition.purge(at(1_100), KEEP).removed, 1);
+}
+
+/// L2's clock jumps ahead, marks are forgotten for it, and it goes back: entries that are there again must not be taken for
+/// those that nothing is known against.
+#[test]
+fn what_is_forgotten_of_tags_for_a_clock_that_goes_back_revives_nothing() {
+    let mut partition = Partition::new(10);
+    let second = Some(Duration::from_secs(1));
+    let old = change(&mut partition, at(0), &Change::set(NODE, tagged("k", &["red"], second)));
+    invalidate_tag(&mut partition, at(0), "red");
+    let later = invalidate_tag(&mut partition, at(3_600), "blue");
+    let mark = partition.tag_marks(&["red".into()])[0];
+    assert!(old < mark.wrong && mark.wrong < later, "it is wrong still, and what came later is not");
+}
+
+#[test]
+fn a_clear_forgets_all_tags_since_nothing_is_left_that_carries_one() {
+    let mut partition = Partition::new(10);
+    change(&mut partition, at(0), &Change::set(NODE, tagged("k", &["red"], None)));
+    invalidate_tag(&mut partition, at(1), "red");
+    change(&mut partition, at(2), &Change::clear(NODE));
+    let head = partition.read(at(2), b"k").head.unwrap();
+    assert_eq!(head, Head::untagged(head.sequence, head.floor));
+    assert_eq!(partition.tag_marks(&["red".into()]), [TagMark::default()]);
 }

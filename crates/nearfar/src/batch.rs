@@ -4,7 +4,7 @@
 //! leads share one trip. Who is refused what a batch brings (it is stale, or too old for the call) goes on alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +34,35 @@ use crate::wait::{Share, in_background};
 pub(crate) type LoadMany<K, V> =
     Arc<dyn Fn(Vec<K>) -> BoxFuture<'static, Result<HashMap<K, Loaded<V>>, Error>> + Send + Sync>;
 
-/// What a trip has brought for each of its keys.
-type Landed<K, V> = Arc<HashMap<K, Result<Entry<V>, Error>>>;
+/// A key on a trip. Each lands as soon as it is known what becomes of it: nobody waits for what others have loaded.
+struct Passenger<K, V> {
+    errand: Errand<K>,
+    landing: oneshot::Sender<Result<Entry<V>, Error>>,
+}
+
+/// One that is to be loaded.
+type Wanting<K, V> = (Passenger<K, V>, Look<V>);
+
+impl<K, V> Passenger<K, V> {
+    fn lands(self, landed: Result<Entry<V>, Error>) {
+        // Whoever wanted it may have gone.
+        let _ = self.landing.send(landed);
+    }
+}
+
+/// The flight of one key on a trip, which it helps to drive.
+async fn share<V>(
+    trip: Flight<Result<(), Error>>,
+    mut landed: oneshot::Receiver<Result<Entry<V>, Error>>,
+) -> Result<Entry<V>, Error> {
+    let ended = tokio::select! {
+        biased;
+        Ok(entry) = &mut landed => return entry,
+        ended = trip => ended,
+    };
+    // It may have landed with the end of the trip, or gone down with it.
+    landed.try_recv().unwrap_or_else(|_| Err(ended.err().unwrap_or_else(Error::closed)))
+}
 
 /// How far a key is.
 enum Progress<V> {
@@ -142,7 +169,7 @@ where
                 if self.suits(&entry, Flights::of(&call, arrived), &call) {
                     entry
                 } else {
-                    self.answer(errand, one_of(loader)).await?
+                    self.answer(errand, one_of(loader), arrived).await?
                 }
             }
         };
@@ -178,22 +205,19 @@ where
         flights: impl Fn(&Errand<K>) -> Flights,
     ) -> Vec<(Errand<K>, Progress<V>)> {
         // Which keys are its own shows only when all have boarded.
-        let (tell, told) = oneshot::channel::<Vec<Errand<K>>>();
+        let (tell, told) = oneshot::channel::<Vec<Passenger<K, V>>>();
         let (engine, loader, id) = (Arc::clone(self), Arc::clone(loader), FlightId::fresh());
-        let trip: Flight<Landed<K, V>> = Flight::private(id, async move {
-            let errands = told.await.unwrap_or_default();
-            Arc::new(engine.fly_many(errands, &loader).await)
+        let trip: Flight<Result<(), Error>> = Flight::private(id, async move {
+            let passengers = told.await.unwrap_or_default();
+            let flown = AssertUnwindSafe(engine.fly_many(passengers, &loader)).catch_unwind().await;
+            flown.map_err(|panic| Error::loader_panicked(&*panic))
         });
         let (mut led, mut progress) = (Vec::new(), Vec::new());
         for errand in errands {
-            let (trip, key) = (trip.clone(), errand.key.clone());
-            let share = Arc::clone(self).caught(async move {
-                let landed = trip.await;
-                landed.get(&key).cloned().unwrap_or_else(|| Err(Error::closed()))
-            });
-            let boarded = match self.board(&errand, id, share, flights(&errand)) {
+            let (landing, landed) = oneshot::channel();
+            let boarded = match self.board(&errand, id, share(trip.clone(), landed), flights(&errand)) {
                 Boarding::Led(flight) => {
-                    led.push(errand.clone());
+                    led.push(Passenger { errand: errand.clone(), landing });
                     Progress::Waits(flight)
                 }
                 Boarding::Joined(flight, _unused) => Progress::Joined(flight),
@@ -206,117 +230,125 @@ where
         progress
     }
 
-    async fn fly_many(
-        self: Arc<Self>,
-        errands: Vec<Errand<K>>,
-        loader: &LoadMany<K, V>,
-    ) -> HashMap<K, Result<Entry<V>, Error>> {
+    async fn fly_many(self: Arc<Self>, passengers: Vec<Passenger<K, V>>, loader: &LoadMany<K, V>) {
         let began = self.now();
-        let look = |(part, errands)| self.look_step(part, errands);
-        let looks = join_all(self.steps(errands, |errand| &errand.encoded).into_iter().map(look)).await;
-        let (mut landed, mut wanting, mut refresh) = (HashMap::new(), Vec::new(), Vec::new());
-        for (errand, look) in looks.into_iter().flatten() {
+        let look = |(part, passengers)| self.look_step(part, passengers);
+        let steps = self.steps(passengers, |passenger| &passenger.errand.encoded);
+        let looks = join_all(steps.into_iter().map(look)).await;
+        let (mut wanting, mut refresh) = (Vec::new(), Vec::new());
+        for (passenger, look) in looks.into_iter().flatten() {
             match look.map(|mut look| (std::mem::replace(&mut look.verdict, Verdict::Load), look)) {
-                Err(error) => drop(landed.insert(errand.key, Err(error))),
+                Err(error) => passenger.lands(Err(error)),
                 Ok((Verdict::Answer(entry), _)) => {
                     if entry.is_due() {
-                        self.touch(&entry, &errand.key);
+                        self.touch(&entry, &passenger.errand.key);
                     }
-                    landed.insert(errand.key, Ok(entry));
+                    passenger.lands(Ok(entry));
                 }
                 Ok((Verdict::Meanwhile(entry), _)) => {
-                    landed.insert(errand.key.clone(), Ok(entry));
-                    refresh.push(errand);
+                    refresh.push(passenger.errand.clone());
+                    passenger.lands(Ok(entry));
                 }
-                Ok((Verdict::Load, look)) => wanting.push((errand, look)),
+                Ok((Verdict::Load, look)) => wanting.push((passenger, look)),
             }
         }
         // Not by joining the very flights that this trip lands.
         self.refresh_many(refresh, loader, Some(began + Duration::from_micros(1)));
-        landed.extend(self.land_many(wanting, loader).await);
-        landed
+        self.land_many(wanting, loader).await;
     }
 
     async fn look_step(
         &self,
         part: &Part,
-        errands: Vec<Errand<K>>,
-    ) -> Vec<(Errand<K>, Result<Look<V>, Error>)> {
-        match self.look_part(part, &errands.iter().collect::<Vec<_>>()).await {
-            Ok(looks) => errands.into_iter().zip(looks.into_iter().map(Ok)).collect(),
-            Err(error) => errands.into_iter().map(|errand| (errand, Err(error.clone()))).collect(),
+        passengers: Vec<Passenger<K, V>>,
+    ) -> Vec<(Passenger<K, V>, Result<Look<V>, Error>)> {
+        let errands: Vec<&Errand<K>> = passengers.iter().map(|passenger| &passenger.errand).collect();
+        match self.look_part(part, &errands).await {
+            Ok(looks) => passengers.into_iter().zip(looks.into_iter().map(Ok)).collect(),
+            Err(error) => passengers.into_iter().map(|passenger| (passenger, Err(error.clone()))).collect(),
         }
     }
 
     /// Loads, in one call, what no other node is loading; the rest one by one, as those let them.
-    async fn land_many(
-        self: &Arc<Self>,
-        wanting: Vec<(Errand<K>, Look<V>)>,
-        loader: &LoadMany<K, V>,
-    ) -> Vec<(K, Result<Entry<V>, Error>)> {
-        let claimed = join_all(wanting.into_iter().map(|(errand, look)| async move {
-            let claimed = self.claim(&errand, &look).await;
-            (errand, look, claimed)
+    async fn land_many(self: &Arc<Self>, wanting: Vec<Wanting<K, V>>, loader: &LoadMany<K, V>) {
+        let claimed = join_all(wanting.into_iter().map(|(passenger, look)| async move {
+            let claimed = self.claim(&passenger.errand, &look).await;
+            (passenger, look, claimed)
         }));
         let (mut own, mut guards, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        for (errand, look, claimed) in claimed.await {
+        for (passenger, look, claimed) in claimed.await {
             match claimed {
                 Claimed::Granted(guard) => {
                     guards.push(guard);
-                    own.push((errand, look));
+                    own.push((passenger, look));
                 }
-                Claimed::Unasked => own.push((errand, look)),
-                Claimed::Held { .. } | Claimed::Overtaken => others.push((errand, look)),
+                Claimed::Unasked => own.push((passenger, look)),
+                Claimed::Held { .. } | Claimed::Overtaken => others.push((passenger, look)),
             }
         }
-        let others = others.into_iter().map(|(errand, look)| {
-            let key = errand.key.clone();
-            let landing = Box::pin(Arc::clone(self).land(errand, one_of(loader), look));
-            landing.map(|entry| (key, entry))
+        let others = others.into_iter().map(|(passenger, look)| {
+            let landing = Box::pin(Arc::clone(self).land(passenger.errand.clone(), one_of(loader), look));
+            landing.map(|landed| passenger.lands(landed))
         });
-        let (mut landed, others) = join(self.load_many(own, guards, loader), join_all(others)).await;
-        landed.extend(others);
-        landed
+        join(self.load_many(own, guards, loader), join_all(others)).await;
     }
 
     /// Loads in one call, and proposes the values to both tiers. If that fails, what is stale is served, if anything is.
     async fn load_many(
         self: &Arc<Self>,
-        wanting: Vec<(Errand<K>, Look<V>)>,
+        wanting: Vec<Wanting<K, V>>,
         claims: Vec<ClaimGuard>,
         loader: &LoadMany<K, V>,
-    ) -> Vec<(K, Result<Entry<V>, Error>)> {
+    ) {
         if wanting.is_empty() {
-            return Vec::new();
+            return;
         }
-        let keys: Vec<K> = wanting.iter().map(|(errand, _)| errand.key.clone()).collect();
+        let keys: Vec<K> = wanting.iter().map(|(passenger, _)| passenger.errand.key.clone()).collect();
         let count = keys.len() as u64;
         let mut found = match Self::asked(loader, keys).await {
             Ok(found) => found,
             Err(error) => {
                 self.held.counters.load_failures.add(count);
                 drop(claims);
-                let stand_in = |(errand, look): (Errand<K>, Look<V>)| {
+                let stand_in = |(passenger, look): Wanting<K, V>| {
                     let error = error.clone();
                     async move {
-                        let entry = self.after_failure(&errand, look.previous.is_some(), error).await;
-                        (errand.key, entry)
+                        let has_stale = look.previous.is_some();
+                        let landed = self.after_failure(&passenger.errand, has_stale, error).await;
+                        passenger.lands(landed);
                     }
                 };
-                return join_all(wanting.into_iter().map(stand_in)).await;
+                join_all(wanting.into_iter().map(stand_in)).await;
+                return;
             }
         };
         self.held.counters.loads.add(count);
-        let (mut landed, mut candidates): (Vec<_>, Vec<Candidate<K, V>>) = (Vec::new(), Vec::new());
-        for (errand, Look { previous, start, .. }) in wanting {
-            let news = found.remove(&errand.key).unwrap_or_else(Loaded::absent).or(&errand.wanted.call);
-            let candidate = self.candidate(&errand, news, start, previous);
-            landed.push((errand.key, candidate.as_ref().map(Candidate::entry).map_err(Error::clone)));
+        let (mut landing, mut candidates): (Vec<_>, Vec<Candidate<K, V>>) = (Vec::new(), Vec::new());
+        for (passenger, look) in wanting {
+            let news = found.remove(&passenger.errand.key).unwrap_or_else(Loaded::absent);
+            let candidate = self.candidate_of(&passenger.errand, news, look);
+            let landed = candidate.as_ref().map(Candidate::entry).map_err(Error::clone);
+            landing.push((passenger, landed));
             candidates.extend(candidate);
         }
         self.propose_all(candidates).await;
         drop(claims);
-        landed
+        landing.into_iter().for_each(|(passenger, landed)| passenger.lands(landed));
+    }
+
+    /// What one key is to become. A codec that panics over it does not fail the others.
+    fn candidate_of(
+        &self,
+        errand: &Errand<K>,
+        news: Loaded<V>,
+        look: Look<V>,
+    ) -> Result<Candidate<K, V>, Error> {
+        let Look { previous, start, .. } = look;
+        let make = || self.candidate(errand, news.or(&errand.wanted.call), start, previous);
+        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|panic| {
+            self.held.counters.load_failures.add(1);
+            Err(Error::loader_panicked(&*panic))
+        })
     }
 
     /// What the loader finds. A panic is an error, of which all who wait are told.

@@ -22,7 +22,7 @@ use crate::loaded::Loaded;
 use crate::node::deadline;
 use crate::outcome::Outcome;
 use crate::tags::TagChange;
-use crate::unsettled::{About, Failure, Unsettled};
+use crate::unsettled::{About, Failure, Unsent, Unsettled};
 
 /// A value that is to be set, and what L1 is to hold of it then.
 struct Prepared<K, V> {
@@ -50,20 +50,23 @@ where
     V: Send + Sync + 'static,
 {
     pub(crate) async fn set(&self, key: K, encoded: Bytes, loaded: Loaded<V>) -> Result<Outcome, Error> {
-        self.set_if(key, encoded, loaded, Precondition::None).await
+        let prepared = self.prepare(key, encoded, loaded)?;
+        let part = self.held.part_of(&prepared.named.1);
+        self.set_all(part, vec![prepared], Precondition::None).await
     }
 
-    /// Sets a value if the precondition is met; else the error [says so](Error::is_unmet).
+    /// Sets a value if the precondition is met; else the error [says so](Error::is_unmet). It is never queued.
     pub(crate) async fn set_if(
         &self,
         key: K,
         encoded: Bytes,
         loaded: Loaded<V>,
         precondition: Precondition,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Version, Error> {
         let prepared = self.prepare(key, encoded, loaded)?;
         let part = self.held.part_of(&prepared.named.1);
-        self.set_all(part, vec![prepared], precondition).await
+        let outcome = self.set_all(part, vec![prepared], precondition).await?;
+        outcome.version().ok_or_else(Error::may_be_overtaken)
     }
 
     /// Sets values, in one step per partition; of several for one key the last one counts. What became of each is told in
@@ -87,9 +90,13 @@ where
         part: &Part,
         steps: Steps<Prepared<K, V>>,
     ) -> Vec<(Bytes, Result<Outcome, Error>)> {
+        let named =
+            |step: &Vec<(Bytes, Prepared<K, V>)>| step.iter().map(|(_, one)| one.named.clone()).collect();
+        let mut unsent = Unsent::new(self, Operation::Set, part, steps.iter().map(named).collect());
         let mut told = Vec::new();
         for step in steps {
             let (names, prepared): (Vec<_>, Vec<_>) = step.into_iter().unzip();
+            unsent.send();
             let outcome = Box::pin(self.set_all(part, prepared, Precondition::None)).await;
             told.extend(names.into_iter().map(|name| (name, outcome.clone())));
         }
@@ -167,9 +174,11 @@ where
     }
 
     async fn invalidate_steps(&self, part: &Part, steps: Steps<K>) -> Vec<(Bytes, Result<Outcome, Error>)> {
+        let named = |step: Vec<(Bytes, K)>| step.into_iter().map(|(encoded, key)| (key, encoded)).collect();
+        let mut unsent =
+            Unsent::new(self, Operation::Invalidate, part, steps.into_iter().map(named).collect());
         let mut told = Vec::new();
-        for step in steps {
-            let keys: Vec<(K, Bytes)> = step.into_iter().map(|(encoded, key)| (key, encoded)).collect();
+        while let Some(keys) = unsent.send() {
             let outcome = self.change_keys(part, &keys, Operation::Invalidate, Change::invalidate).await;
             told.extend(keys.into_iter().map(|(_, encoded)| (encoded, outcome.clone())));
         }
@@ -230,6 +239,9 @@ where
         change: Change,
     ) -> Result<Outcome, Error> {
         let mut unsettled = Unsettled::new(self, doing, part, about);
+        if change.precondition != Precondition::None {
+            unsettled = unsettled.conditional();
+        }
         match self.change(&mut unsettled, change).await {
             Ok(version) => {
                 unsettled.remember(version);
@@ -246,7 +258,8 @@ where
             About::Everything => self.held.settle_clear(part, version),
             About::Tags(tags) => {
                 let is_stale = doing == Operation::ExpireTags;
-                part.tags.note(tags, if is_stale { TagChange::Stale } else { TagChange::Wrong }, version);
+                let change = if is_stale { TagChange::Stale } else { TagChange::Wrong };
+                self.held.settle_tags(part, tags, change, version, self.now());
             }
             About::Keys(keys) if doing == Operation::Expire => {
                 let now = self.now();

@@ -72,7 +72,7 @@ impl Courier {
         let outbox = self.held.outbox();
         outbox.with(|outbox| outbox.remember_sent(now, version));
         // Applied here first: who finds the outbox empty finds the fence raised.
-        self.apply(batch, version);
+        self.apply(batch, version, now);
         outbox.with(nearfar_core::Outbox::acknowledge);
         true
     }
@@ -96,11 +96,11 @@ impl Courier {
     }
 
     /// A panic of user code leaves the rest to the message of this very change, which is on its way.
-    fn apply(&self, batch: &Batch, version: Version) {
+    fn apply(&self, batch: &Batch, version: Version, now: Moment) {
         let held = std::panic::AssertUnwindSafe(&self.held);
         let _ = std::panic::catch_unwind(|| match batch {
             Batch::Keys(keys) => held.apply(version, keys),
-            Batch::Tags(tags) => held.apply_tags(version, tags, TagChange::Wrong),
+            Batch::Tags(tags) => held.apply_tags(version, tags, TagChange::Wrong, now),
             Batch::Everything => held.apply_clear(version, false),
         });
     }

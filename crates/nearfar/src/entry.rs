@@ -242,12 +242,15 @@ impl<V> Slot<V> {
 
     /// Takes notice of a tag that was declared stale.
     #[inline]
-    pub(crate) fn heed_stale_tags(&self, now: Moment) {
-        if let Some(tags) = &self.tags
-            && tags.are_stale()
-        {
-            self.life.expire(now);
+    pub(crate) fn heed_stale_tags(&self) {
+        if let Some(since) = self.tags.as_ref().and_then(|tags| tags.stale_since()) {
+            self.life.expire(since);
         }
+    }
+
+    /// Whether one of its tags was declared wrong, or stale, since it was taken in.
+    pub(crate) fn is_overtaken_by_tags(&self) -> bool {
+        self.tags.as_ref().is_some_and(|tags| tags.are_wrong() || tags.stale_since().is_some())
     }
 
     /// Whether it was not stale when it was taken in.

@@ -63,7 +63,7 @@ pub enum ErrorKind {
     Absent,
     /// What an [`update`](crate::Cache::update) was to replace was changed by others each time that it was tried.
     Contended,
-    /// A value could not be encoded.
+    /// A value could not be encoded, or what was to be updated not read.
     Value,
     /// A value has more bytes, encoded, than [`max_value_bytes`](crate::CacheBuilder::max_value_bytes).
     ValueTooLarge,
@@ -85,6 +85,7 @@ enum Problem {
     ForeignWritesRefused { reason: Arc<str> },
     MayBeOvertaken,
     Unmet,
+    Unreadable,
     Loader(Box<dyn StdError + Send + Sync>),
     LoaderPanicked { message: Option<String> },
     LoaderWaitsForItself,
@@ -179,6 +180,10 @@ impl Error {
         Self::of(Problem::Unmet)
     }
 
+    pub(crate) fn unreadable() -> Self {
+        Self::of(Problem::Unreadable)
+    }
+
     pub(crate) fn loader(cause: Box<dyn StdError + Send + Sync>) -> Self {
         Self::of(Problem::Loader(cause))
     }
@@ -258,7 +263,7 @@ impl Error {
             Problem::LoadTimedOut { .. } => ErrorKind::LoadTimedOut,
             Problem::Absent => ErrorKind::Absent,
             Problem::Unmet => ErrorKind::Contended,
-            Problem::Encode(_) => ErrorKind::Value,
+            Problem::Encode(_) | Problem::Unreadable => ErrorKind::Value,
             Problem::ValueTooLarge { .. } => ErrorKind::ValueTooLarge,
             Problem::Key { .. } => ErrorKind::Key,
             Problem::Closed => ErrorKind::Closed,
@@ -351,6 +356,12 @@ impl fmt::Display for Problem {
             Self::LoaderPanicked { message: Some(message) } => write!(f, "the loader panicked: {message}"),
             Self::LoaderPanicked { message: None } => write!(f, "the loader panicked"),
             Self::Unmet => write!(f, "others have changed the value each time that it was to be updated"),
+            Self::Unreadable => {
+                write!(
+                    f,
+                    "L2 has an entry that this version of the service cannot read, so it was not updated"
+                )
+            }
             Self::Absent => write!(f, "another caller's loader has just found that there is no such thing"),
             Self::NothingToBeModified => {
                 write!(f, "the loader said \"not modified\", but there was no entry that it was given")

@@ -10,6 +10,7 @@ use nearfar_core::{
     Envelope, EnvelopeHeader, FillOutcome, Fills, KeyWrite, Kind, Moment, Renewal, Validators, Version,
 };
 
+use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::Error;
@@ -225,7 +226,10 @@ where
                 .or_default()
                 .push(candidate);
         }
-        let fills = groups.into_values().map(|group| Box::pin(self.propose_fills(group)));
+        let weight =
+            |candidate: &Candidate<K, V>| candidate.proposal.as_ref().map_or(0, Proposal::weight) as usize;
+        let steps = groups.into_values().flat_map(|group| chunks(group, weight));
+        let fills = steps.map(|step| Box::pin(self.propose_fills(step)));
         let others = others.into_iter().map(|candidate| Box::pin(self.propose(candidate)));
         join(join_all(fills), join_all(others)).await;
     }

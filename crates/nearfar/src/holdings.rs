@@ -83,6 +83,19 @@ where
         self.l1.expire(key.clone(), &raised, now);
     }
 
+    /// What carries one of these tags is wrong, or stale, if it is older.
+    pub(crate) fn settle_tags(
+        &self,
+        part: &Part,
+        tags: &[Bytes],
+        change: TagChange,
+        version: Version,
+        now: Moment,
+    ) {
+        part.tags.note(tags, change, version, now);
+        part.gate.note(version);
+    }
+
     /// Every copy of the part so far is wrong.
     fn clear(&self, part: &Part, version: Version) {
         part.gate.clear(version);
@@ -155,8 +168,8 @@ where
         self.settle_all(version, keys, |key, encoded| self.held.settle_expired(key, encoded, version, now));
     }
 
-    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange) {
-        self.part().tags.note(tags, change, version);
+    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange, now: Moment) {
+        self.held.settle_tags(self.part(), tags, change, version, now);
     }
 
     fn advance(&self, applied: Version) {

@@ -96,7 +96,7 @@ where
             }
         };
         let (now, gate) = (now(), self.gates.of(slot.partition));
-        slot.heed_stale_tags(now);
+        slot.heed_stale_tags();
         let alive = now < until && now < limit(&slot.life) && slot.generation == gate.generation();
         (alive && !slot.is_disowned()).then_some((slot, now))
     }

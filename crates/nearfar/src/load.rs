@@ -73,7 +73,9 @@ impl Flights {
     fn narrowed<V>(self, entry: &Entry<V>, call: &CallOptions, arrived: Moment) -> Self {
         match self {
             // It is stale alone: a load runs in its place.
-            flights if call.takes(entry.slot()) && !entry.slot().is_disowned() && !call.is_to_load() => {
+            flights
+                if call.takes(entry.slot()) && !entry.slot().is_overtaken_by_tags() && !call.is_to_load() =>
+            {
                 flights
             }
             Self::All => Self::Since(arrived),
@@ -93,15 +95,17 @@ where
         errand: Errand<K>,
         loader: impl Load<K, V>,
     ) -> Result<Entry<V>, Error> {
-        let entry = self.answer(errand, loader).await?;
+        let entry = self.answer(errand, loader, self.now()).await?;
         self.held.counters.stale_hits.add(entry.staleness().is_some().into());
         Ok(entry)
     }
 
+    /// What a caller gets who has come then.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         errand: Errand<K>,
         loader: impl Load<K, V>,
+        arrived: Moment,
     ) -> Result<Entry<V>, Error> {
         let call = errand.wanted.call;
         if let Some(entry) = self.stale_at_once(&errand.key, &call) {
@@ -110,7 +114,7 @@ where
             }
             return Ok(entry);
         }
-        let (mut load, arrived) = (self.flight(errand.clone(), loader), self.now());
+        let mut load = self.flight(errand.clone(), loader);
         let mut flights = Flights::of(&call, arrived);
         loop {
             match self.board(&errand, FlightId::fresh(), load, flights) {
@@ -130,8 +134,8 @@ where
 
     /// Whether what another caller's flight has brought will do.
     pub(crate) fn suits(&self, entry: &Entry<V>, flights: Flights, call: &CallOptions) -> bool {
-        // A tag that it turned out to have was declared wrong since it was begun (race R25).
-        if entry.slot().is_disowned() || call.is_to_load() && entry.tier() != Tier::Loader {
+        // A tag that it turned out to have was changed since it was begun (race R25).
+        if entry.slot().is_overtaken_by_tags() || call.is_to_load() && entry.tier() != Tier::Loader {
             return false;
         }
         let was_loaded_since = matches!(flights, Flights::Since(_)) && entry.tier() == Tier::Loader;

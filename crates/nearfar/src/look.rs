@@ -152,7 +152,7 @@ where
         if !wanted.call.skips_l1 && found.slot.as_ref().is_some_and(is_worth_it) {
             self.keep(key, asked, &found);
         }
-        let Found { slot, snapshot } = found;
+        let Found { slot, snapshot, .. } = found;
         let base = snapshot.head.map(|head| head.sequence);
         let stored = snapshot.envelope;
         let seen =

@@ -25,7 +25,7 @@ pub(crate) trait Follows: Send + Sync {
     /// Copies of these keys with a smaller version are stale.
     fn apply_expired(&self, version: Version, keys: &[Bytes], now: Moment);
     /// Copies that carry one of these tags and have a smaller version are wrong, or stale.
-    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange);
+    fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange, now: Moment);
     /// All messages up to this one were applied.
     fn advance(&self, applied: Version);
     /// Messages were missed, and are from here on not any more.
@@ -175,10 +175,11 @@ impl Member {
             self.count_received(&message, self.held.remote().latest(now));
         }
         match self.follower.handle_message(self.held.gate(), &message, frame) {
-            Standing::Next
-                if self.accounts_for(std::slice::from_ref(&message), node, self.follower.applied()) =>
-            {
-                self.held.advance(message.sequence);
+            Standing::Next if self.accounts_for(&[message], node, self.follower.applied()) => {
+                // While a part is being fetched, what comes behind it proves nothing about it.
+                if let Some(applied) = self.follower.applied() {
+                    self.held.advance(applied);
+                }
             }
             Standing::Next => {
                 self.follower.handle_fork(self.held.gate());
@@ -204,8 +205,10 @@ impl Member {
         let applied = catch_unwind(AssertUnwindSafe(|| match &message.body {
             MessageBody::Keys(keys) => self.held.apply(message.sequence, keys),
             MessageBody::Expired(keys) => self.held.apply_expired(message.sequence, keys, now),
-            MessageBody::Tags(tags) => self.held.apply_tags(message.sequence, tags, TagChange::Wrong),
-            MessageBody::ExpiredTags(tags) => self.held.apply_tags(message.sequence, tags, TagChange::Stale),
+            MessageBody::Tags(tags) => self.held.apply_tags(message.sequence, tags, TagChange::Wrong, now),
+            MessageBody::ExpiredTags(tags) => {
+                self.held.apply_tags(message.sequence, tags, TagChange::Stale, now);
+            }
             MessageBody::Clear => self.held.apply_clear(message.sequence, message.origin == node),
         }));
         applied.is_ok()

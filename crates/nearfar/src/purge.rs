@@ -71,7 +71,14 @@ impl Purge {
     /// # Cancel safety
     /// Safe, but the purge ends.
     pub async fn finish(mut self) -> Result<PurgeProgress, Error> {
-        (&mut self.task).await.unwrap_or_else(|_| Err(Error::closed()))?;
+        match (&mut self.task).await {
+            Ok(done) => done?,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => return Err(Error::closed()),
+            },
+        }
         Ok(self.progress())
     }
 }

@@ -11,6 +11,7 @@ use nearfar_core::backend::L2Error;
 use nearfar_core::{Envelope, Head, Kind, Moment, Snapshot, TagMark, Tags, Ticket, Validators};
 
 use crate::call::CallOptions;
+use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{Error, Operation};
@@ -26,6 +27,8 @@ pub(crate) struct Found<V> {
     pub(crate) slot: Option<Arc<Slot<V>>>,
     /// What stands there, and where the partition stood.
     pub(crate) snapshot: Snapshot,
+    /// Whether something stands there that this node cannot read.
+    pub(crate) is_unreadable: bool,
 }
 
 impl<V> Found<V> {
@@ -42,6 +45,15 @@ pub(crate) struct Asked {
     pub(crate) ticket: Ticket,
     /// Whether what L2 has of it is known to be wrong.
     is_wrong: bool,
+}
+
+/// What stands under a key, for this node.
+enum Seen {
+    /// Nothing that may be served.
+    Nothing,
+    /// Something that this node cannot read.
+    Unreadable,
+    Live(Box<Live>),
 }
 
 /// An envelope that may be served now, if only as a fallback.
@@ -129,15 +141,22 @@ where
         let keys: Vec<Bytes> = keys.iter().map(|&key| key.clone()).collect();
         let snapshots = self.snapshots(part, &keys).await?;
         let now = self.now();
-        let live = asked
-            .iter()
-            .zip(&snapshots)
-            .map(|(asked, snapshot)| if asked.is_wrong { None } else { self.live(snapshot, part, now) });
-        let live = self.heed_tags(part, live.collect(), now).await;
-        let read = keys.iter().zip(asked).zip(snapshots.into_iter().zip(live));
-        let found = read.map(|((key, asked), (snapshot, live))| {
-            let slot = live.and_then(|live| self.slot(key, live, &snapshot, part, asked.ticket.generation()));
-            let found = Found { slot: slot.map(Arc::new), snapshot };
+        let look = |(asked, snapshot): (&Asked, &Snapshot)| {
+            if asked.is_wrong { Seen::Nothing } else { self.see(snapshot, part, now) }
+        };
+        let seen = asked.iter().zip(&snapshots).map(look).collect();
+        let seen = self.heed_tags(part, seen, now).await?;
+        let read = keys.iter().zip(asked).zip(snapshots.into_iter().zip(seen));
+        let found = read.map(|((key, asked), (snapshot, seen))| {
+            let (slot, is_unreadable) = match seen {
+                Seen::Nothing => (None, false),
+                Seen::Unreadable => (None, true),
+                Seen::Live(live) => {
+                    let slot = self.slot(key, *live, &snapshot, part, asked.ticket.generation());
+                    slot.map_or((None, true), |slot| (slot.map(Arc::new), false))
+                }
+            };
+            let found = Found { slot, snapshot, is_unreadable };
             let counters = &self.held.counters;
             let counter = if found.fresh().is_some() { &counters.l2_hits } else { &counters.misses };
             counter.add(1);
@@ -154,51 +173,56 @@ where
         }
         let snapshots = self.snapshots(part, std::slice::from_ref(encoded)).await?;
         let now = self.now();
-        let live = snapshots.iter().map(|snapshot| self.live(snapshot, part, now)).collect();
-        let live = self.heed_tags(part, live, now).await;
-        Ok(live.into_iter().flatten().any(|Live { envelope, left, .. }| {
-            envelope.header.kind == Kind::Value && left.is_fresh() && call.takes_envelope(&envelope)
+        let seen = snapshots.iter().map(|snapshot| self.see(snapshot, part, now)).collect();
+        let seen = self.heed_tags(part, seen, now).await?;
+        Ok(seen.into_iter().any(|seen| match seen {
+            Seen::Live(live) => {
+                live.envelope.header.kind == Kind::Value
+                    && live.left.is_fresh()
+                    && call.takes_envelope(&live.envelope)
+            }
+            Seen::Nothing | Seen::Unreadable => false,
         }))
     }
 
     async fn snapshots(&self, part: &Part, keys: &[Bytes]) -> Result<Vec<Snapshot>, Error> {
         match self.node().l2()?.read_many(&part.id, keys).await {
             Ok(reading) if reading.envelopes.len() == keys.len() => Ok(reading.snapshots().collect()),
-            outcome => {
-                self.held.counters.l2_failures.add(1);
-                Err(Error::l2(Operation::Read, outcome.err().unwrap_or(L2Error::Unexpected)))
-            }
+            outcome => Err(self.unread(outcome.err().unwrap_or(L2Error::Unexpected))),
         }
     }
 
     /// Drops those of which a tag was declared wrong since they were stored, and makes stale those of which one was
     /// declared stale. L2 is asked, in one step, about tags that this node cannot know enough of.
-    async fn heed_tags(&self, part: &Part, mut live: Vec<Option<Live>>, now: Moment) -> Vec<Option<Live>> {
+    async fn heed_tags(&self, part: &Part, mut seen: Vec<Seen>, now: Moment) -> Result<Vec<Seen>, Error> {
         let mut unknown = Vec::new();
-        for (at, place) in live.iter_mut().enumerate() {
-            let Some(entry) = place.as_ref().filter(|entry| !entry.tags.is_empty()) else { continue };
+        for (at, place) in seen.iter_mut().enumerate() {
+            let Seen::Live(entry) = place else { continue };
+            if entry.tags.is_empty() {
+                continue;
+            }
             if part.outbox.holds_any(&entry.tags) {
-                *place = None;
+                *place = Seen::Nothing;
                 continue;
             }
             match part.tags.judge(&entry.tags, entry.envelope.stamp.version, entry.head) {
-                Ok(judgement) => judge(place, &judgement, part, now),
+                Ok(judgement) => place.heed(&judgement, part, now),
                 Err(epoch) => unknown.push((at, epoch)),
             }
         }
-        if let Some(&(_, epoch)) = unknown.first() {
-            let wanted =
-                |(at, _): &(usize, u64)| live[*at].iter().flat_map(|entry| entry.tags.iter().cloned());
-            let marks = self.look_up_tags(part, unknown.iter().flat_map(wanted).collect(), epoch).await;
-            for (at, _) in unknown {
-                let Some(entry) = &live[at] else { continue };
-                // Who cannot be asked about may be wrong.
-                let by = |marks| judge_by(&entry.tags, entry.envelope.stamp.version, marks);
-                let judgement = marks.as_ref().map_or(Judgement::Wrong, by);
-                judge(&mut live[at], &judgement, part, now);
+        let Some(&(_, epoch)) = unknown.first() else { return Ok(seen) };
+        let tags_of = |(at, _): &(usize, u64)| match &seen[*at] {
+            Seen::Live(entry) => entry.tags.iter().cloned().collect(),
+            Seen::Nothing | Seen::Unreadable => Vec::new(),
+        };
+        let marks = self.look_up_tags(part, unknown.iter().flat_map(tags_of).collect(), epoch).await?;
+        for (at, _) in unknown {
+            if let Seen::Live(entry) = &seen[at] {
+                let judgement = judge_by(&entry.tags, entry.envelope.stamp.version, &marks);
+                seen[at].heed(&judgement, part, now);
             }
         }
-        live
+        Ok(seen)
     }
 
     async fn look_up_tags(
@@ -206,20 +230,27 @@ where
         part: &Part,
         mut tags: Vec<Bytes>,
         epoch: u64,
-    ) -> Option<HashMap<Bytes, TagMark>> {
+    ) -> Result<HashMap<Bytes, TagMark>, Error> {
         tags.sort_unstable();
         tags.dedup();
         self.held.counters.tag_lookups.add(tags.len() as u64);
-        let marks = self.node().l2().ok()?.tag_marks(&part.id, &tags).await;
-        let Ok(marks) = marks else {
-            self.held.counters.l2_failures.add(1);
-            return None;
-        };
-        part.tags.learn(&tags, &marks, epoch);
-        Some(tags.into_iter().zip(marks).collect())
+        let mut known = HashMap::new();
+        for tags in chunks(tags, Bytes::len) {
+            let marks = self.node().l2()?.tag_marks(&part.id, &tags).await;
+            let marks = marks.map_err(|cause| self.unread(cause))?;
+            part.tags.learn(&tags, &marks, epoch, self.now());
+            known.extend(tags.into_iter().zip(marks));
+        }
+        Ok(known)
     }
 
-    /// Decodes what L2 holds; what cannot be served is a miss.
+    /// What to tell of a read that failed.
+    fn unread(&self, cause: L2Error) -> Error {
+        self.held.counters.l2_failures.add(1);
+        Error::l2(Operation::Read, cause)
+    }
+
+    /// Decodes what L2 holds: `None` for what is no fallback, an error for what cannot be read.
     fn slot(
         &self,
         encoded: &Bytes,
@@ -227,19 +258,19 @@ where
         snapshot: &Snapshot,
         part: &Part,
         generation: u64,
-    ) -> Option<Slot<V>> {
+    ) -> Result<Option<Slot<V>>, ()> {
         let Live { envelope, tags, head, at, age, left } = live;
         let is_absent = envelope.header.kind == Kind::Absent;
         if is_absent && !left.is_fresh() {
             // Of nothing there is no stale form.
-            return None;
+            return Ok(None);
         }
         let opened = self.payloads.open(encoded, &envelope);
         let with_validators = |value| Some((value, Validators::of(&envelope)?));
         let opened = opened.and_then(|value| with_validators(value).ok_or(Unreadable::Damaged));
-        let (value, validators) = opened.map_err(|why| why.count(&self.held.counters)).ok()?;
+        let (value, validators) = opened.map_err(|why| why.count(&self.held.counters))?;
         let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
-        Some(Slot {
+        Ok(Some(Slot {
             content: value.map_or(Content::Absent, Content::Value),
             version: envelope.stamp.version,
             age_when_taken: age,
@@ -250,39 +281,53 @@ where
             encoded_len: snapshot.envelope.as_ref().map_or(0, weight),
             validators: boxed(validators),
             tags: part.tags.slot_tags(&tags, head.sequence),
-        })
+        }))
     }
 
-    fn live(&self, snapshot: &Snapshot, part: &Part, at: Moment) -> Option<Live> {
-        let bytes = snapshot.envelope.as_ref()?;
-        let count = |why: Unreadable| why.count(&self.held.counters);
-        let envelope = Envelope::decode(bytes).map_err(|_| count(Unreadable::Damaged)).ok()?;
-        // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
-        let head = snapshot.head.filter(|head| head.covers(envelope.stamp.version))?;
-        if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) {
-            return None;
+    fn see(&self, snapshot: &Snapshot, part: &Part, at: Moment) -> Seen {
+        match self.live(snapshot, part, at) {
+            Ok(None) => Seen::Nothing,
+            Ok(Some(live)) => Seen::Live(Box::new(live)),
+            Err(why) => {
+                why.count(&self.held.counters);
+                Seen::Unreadable
+            }
         }
-        self.payloads.understands(&envelope.header).map_err(count).ok()?;
-        let tags = Tags::of(&envelope).ok_or_else(|| count(Unreadable::Damaged)).ok()?;
+    }
+
+    fn live(&self, snapshot: &Snapshot, part: &Part, at: Moment) -> Result<Option<Live>, Unreadable> {
+        let Some(bytes) = &snapshot.envelope else { return Ok(None) };
+        let envelope = Envelope::decode(bytes).map_err(|_| Unreadable::Damaged)?;
+        // Without a head, or above it, the history of the entry is over; below the floor, so is its life.
+        let Some(head) = snapshot.head.filter(|head| head.covers(envelope.stamp.version)) else {
+            return Ok(None);
+        };
+        if !matches!(envelope.header.kind, Kind::Value | Kind::Absent) {
+            return Ok(None);
+        }
+        self.payloads.understands(&envelope.header)?;
+        let tags = Tags::of(&envelope).ok_or(Unreadable::Damaged)?;
         // The later bound of L2's time: an entry may die a round trip early here, never late.
-        let remote_now = part.remote.latest(at)?;
-        let age = remote_now.since(envelope.stamp.written_at);
-        let left = Left::of(&envelope, age, remote_now)?;
-        Some(Live { envelope, tags, head, at, age, left })
+        let Some(now) = part.remote.latest(at) else { return Ok(None) };
+        let age = now.since(envelope.stamp.written_at);
+        let left = Left::of(&envelope, age, now);
+        Ok(left.map(|left| Live { envelope, tags, head, at, age, left }))
     }
 }
 
-/// Does to an entry what became of its tags.
-fn judge(place: &mut Option<Live>, judgement: &Judgement, part: &Part, now: Moment) {
-    let Some(entry) = place else { return };
-    match *judgement {
-        Judgement::Alive => {}
-        Judgement::Wrong => *place = None,
-        Judgement::Stale(version) => {
-            // A change has its number from L2's clock.
-            let declared = Moment::from_micros(version.number());
-            let since = part.remote.latest(now).map_or(Duration::ZERO, |now| now.since(declared));
-            entry.left = entry.left.declared_stale(since);
+impl Seen {
+    /// Does to an entry what became of its tags.
+    fn heed(&mut self, judgement: &Judgement, part: &Part, now: Moment) {
+        let Self::Live(entry) = self else { return };
+        match *judgement {
+            Judgement::Alive => {}
+            Judgement::Wrong => *self = Self::Nothing,
+            Judgement::Stale(version) => {
+                // A change has its number from L2's clock.
+                let declared = Moment::from_micros(version.number());
+                let since = part.remote.latest(now).map_or(Duration::ZERO, |now| now.since(declared));
+                entry.left = entry.left.declared_stale(since);
+            }
         }
     }
 }

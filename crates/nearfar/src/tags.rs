@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use nearfar_core::{Head, TagMark, Tags, Version};
+use nearfar_core::{Head, Moment, TagMark, Tags, Version};
 
 /// What happens to what carries a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,13 @@ pub(crate) enum TagChange {
 struct TagCell {
     wrong: AtomicU64,
     stale: AtomicU64,
+    /// When the latter was noted, in microseconds of this node's clock.
+    stale_at: AtomicU64,
 }
 
 impl TagCell {
     fn at(mark: TagMark) -> Self {
-        Self { wrong: mark.wrong.number().into(), stale: mark.stale.number().into() }
+        Self { wrong: mark.wrong.number().into(), stale: mark.stale.number().into(), ..Self::default() }
     }
 
     fn mark(&self) -> TagMark {
@@ -38,12 +40,17 @@ impl TagCell {
         TagMark { wrong: version(&self.wrong), stale: version(&self.stale) }
     }
 
-    fn raise(&self, change: TagChange, version: Version) {
-        let number = match change {
-            TagChange::Wrong => &self.wrong,
-            TagChange::Stale => &self.stale,
+    fn raise(&self, change: TagChange, version: Version, now: Moment) {
+        match change {
+            TagChange::Wrong => self.wrong.fetch_max(version.number(), Ordering::AcqRel),
+            TagChange::Stale => {
+                if version.number() > self.stale.load(Ordering::Acquire) {
+                    // First: who sees the number sees since when.
+                    self.stale_at.store(now.micros(), Ordering::Release);
+                }
+                self.stale.fetch_max(version.number(), Ordering::AcqRel)
+            }
         };
-        number.fetch_max(version.number(), Ordering::AcqRel);
     }
 
     /// Nobody hears of its tag any more.
@@ -66,9 +73,10 @@ impl SlotTags {
         self.cells.iter().any(|cell| cell.mark().wrong > self.as_of)
     }
 
-    /// Whether one of them was declared stale.
-    pub(crate) fn are_stale(&self) -> bool {
-        self.cells.iter().any(|cell| cell.mark().stale > self.as_of)
+    /// Since when one of them is declared stale, if one is.
+    pub(crate) fn stale_since(&self) -> Option<Moment> {
+        let stale = self.cells.iter().filter(|cell| cell.mark().stale > self.as_of);
+        stale.map(|cell| Moment::from_micros(cell.stale_at.load(Ordering::Acquire))).min()
     }
 
     /// The same tags, of what was found to be still true.
@@ -116,7 +124,7 @@ struct Known {
     cells: HashMap<Bytes, Listed>,
     /// Of a tag that is not listed as complete, changes from here on are known, and no others.
     since: Version,
-    /// How often everything was forgotten.
+    /// How often something was forgotten: what L2 was asked for before that may lack what was noted since.
     epoch: u64,
     /// How many there may be before those that no slot has are forgotten.
     sweep_at: usize,
@@ -151,11 +159,11 @@ impl TagLedger {
     }
 
     /// Notes a change of these tags.
-    pub(crate) fn note(&self, tags: &[Bytes], change: TagChange, version: Version) {
+    pub(crate) fn note(&self, tags: &[Bytes], change: TagChange, version: Version, now: Moment) {
         let mut known = self.lock();
         for tag in tags {
             let listed = known.listed(tag);
-            listed.cell.raise(change, version);
+            listed.cell.raise(change, version, now);
             // What is wrong as of now was wrong before, whatever happened then.
             listed.complete |= change == TagChange::Wrong;
         }
@@ -187,9 +195,9 @@ impl TagLedger {
         if tags.is_empty() {
             return Ok(Judgement::Alive);
         }
-        // First: what is noted after this is noted before the map is looked at.
-        let heard_of_all = head.tags.changed <= self.applied();
         let known = self.lock();
+        // Under the lock: what was applied is noted in this map, and not in one that was forgotten.
+        let heard_of_all = head.tags.changed <= self.applied();
         let listed = |tag| known.cells.get(tag);
         let judgement = Judgement::of(version, tags.iter().filter_map(listed).map(Listed::heard));
         let is_known =
@@ -204,7 +212,7 @@ impl TagLedger {
     }
 
     /// Takes in what L2 was asked for in that epoch.
-    pub(crate) fn learn(&self, tags: &[Bytes], marks: &[TagMark], epoch: u64) {
+    pub(crate) fn learn(&self, tags: &[Bytes], marks: &[TagMark], epoch: u64, now: Moment) {
         let mut known = self.lock();
         if known.epoch != epoch {
             return;
@@ -213,7 +221,7 @@ impl TagLedger {
             let listed = known.listed(tag);
             let wrong = mark.wrong.max(listed.heard().wrong);
             listed.cell.wrong.store(wrong.number(), Ordering::Release);
-            listed.cell.raise(TagChange::Stale, mark.stale);
+            listed.cell.raise(TagChange::Stale, mark.stale, now);
             listed.complete = true;
         }
         known.limit();
@@ -240,20 +248,124 @@ impl Known {
         self.cells.get_mut(tag).expect("it was just inserted")
     }
 
-    /// Forgets tags that no slot has, if there are too many; what is older than their changes has to be looked up.
+    /// Forgets tags that no slot has, if there are too many: those whose changes say no more than `since` does, and then the
+    /// older half. What is older than these has to be looked up.
     fn limit(&mut self) {
         if self.cells.len() <= self.sweep_at.max(MOST_IDLE) {
             return;
         }
-        let mut since = self.since;
-        self.cells.retain(|_, listed| {
-            let is_in_use = Arc::strong_count(&listed.cell) > 1;
-            if !is_in_use {
-                let mark = listed.cell.mark();
-                since = since.max(mark.wrong).max(mark.stale);
-            }
-            is_in_use
-        });
-        (self.since, self.sweep_at) = (since, 2 * self.cells.len());
+        let is_idle = |listed: &Listed| Arc::strong_count(&listed.cell) == 1;
+        let greatest = |listed: &Listed| {
+            let mark = listed.cell.mark();
+            mark.wrong.max(mark.stale)
+        };
+        let mut idle: Vec<Version> =
+            self.cells.values().filter(|listed| is_idle(listed)).map(greatest).collect();
+        idle.retain(|mark| *mark > self.since);
+        if idle.len() > MOST_IDLE / 2 {
+            idle.sort_unstable();
+            self.since = idle[idle.len() / 2];
+        }
+        let since = self.since;
+        self.cells.retain(|_, listed| !is_idle(listed) || greatest(listed) > since);
+        (self.sweep_at, self.epoch) = (2 * self.cells.len(), self.epoch + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(names: &[&str]) -> Tags {
+        Tags::new(names).expect("these can be tags")
+    }
+
+    fn head(sequence: u64, changed: u64) -> Head {
+        let mut head = Head::untagged(Version::new(sequence), Version::new(1));
+        head.tags.changed = Version::new(changed);
+        head
+    }
+
+    fn noted(ledger: &TagLedger, tag: &str, version: u64) {
+        let tag = Bytes::copy_from_slice(tag.as_bytes());
+        ledger.note(&[tag], TagChange::Wrong, Version::new(version), Moment::default());
+        ledger.advance(Version::new(version));
+    }
+
+    fn is_alive(judgement: &Result<Judgement, u64>) -> bool {
+        matches!(judgement, Ok(Judgement::Alive))
+    }
+
+    #[test]
+    fn only_what_cannot_be_known_is_looked_up() {
+        let ledger = TagLedger::default();
+        ledger.start_over(Version::new(100));
+        let red = tags(&["red"]);
+        assert!(is_alive(&ledger.judge(&red, Version::new(50), head(100, 50))), "no tag has changed since");
+        assert!(ledger.judge(&red, Version::new(50), head(100, 60)).is_err(), "before it listened");
+        noted(&ledger, "blue", 110);
+        assert!(is_alive(&ledger.judge(&red, Version::new(100), head(110, 110))));
+        assert!(
+            ledger.judge(&red, Version::new(100), head(120, 120)).is_err(),
+            "it has not heard of that yet"
+        );
+        noted(&ledger, "red", 120);
+        assert!(matches!(ledger.judge(&red, Version::new(100), head(120, 120)), Ok(Judgement::Wrong)));
+        assert!(matches!(ledger.judge(&red, Version::new(50), head(120, 120)), Ok(Judgement::Wrong)));
+    }
+
+    #[test]
+    fn what_was_looked_up_is_known_from_then_on() {
+        let ledger = TagLedger::default();
+        ledger.start_over(Version::new(100));
+        let red = tags(&["red"]);
+        let Err(epoch) = ledger.judge(&red, Version::new(50), head(100, 60)) else {
+            panic!("it is to be asked")
+        };
+        ledger.learn(red.as_slice(), &[TagMark::default()], epoch, Moment::default());
+        assert!(is_alive(&ledger.judge(&red, Version::new(50), head(100, 60))));
+        let slot = ledger.slot_tags(&red, Version::new(100)).expect("it has a tag");
+        assert!(!slot.are_wrong());
+        noted(&ledger, "red", 110);
+        assert!(slot.are_wrong());
+    }
+
+    #[test]
+    fn a_slot_from_before_messages_were_missed_is_dead() {
+        let ledger = TagLedger::default();
+        let slot = ledger.slot_tags(&tags(&["red"]), Version::new(100)).expect("it has a tag");
+        ledger.start_over(Version::new(200));
+        assert!(slot.are_wrong());
+    }
+
+    /// L2 is asked about a tag; the tag changes, is noted, and is forgotten with many others; the answer from before comes.
+    #[test]
+    fn an_answer_from_before_tags_were_forgotten_is_not_learned() {
+        let ledger = TagLedger::default();
+        ledger.start_over(Version::new(100));
+        let red = tags(&["red"]);
+        let Err(epoch) = ledger.judge(&red, Version::new(50), head(100, 60)) else {
+            panic!("it is to be asked")
+        };
+        noted(&ledger, "red", 130);
+        for number in 0..=MOST_IDLE as u64 {
+            noted(&ledger, &format!("tag {number}"), 131 + number);
+        }
+        ledger.learn(red.as_slice(), &[TagMark::default()], epoch, Moment::default());
+        let slot = ledger.slot_tags(&red, Version::new(100)).expect("it has a tag");
+        assert!(slot.are_wrong(), "a load from before the change is not served");
+        assert!(ledger.lock().cells.len() <= MOST_IDLE);
+    }
+
+    #[test]
+    fn tags_that_slots_have_are_never_forgotten() {
+        let ledger = TagLedger::default();
+        let slot = ledger.slot_tags(&tags(&["red"]), Version::new(1)).expect("it has a tag");
+        for number in 0..3 * MOST_IDLE as u64 {
+            noted(&ledger, &format!("tag {number}"), 10 + number);
+        }
+        assert!(!slot.are_wrong());
+        noted(&ledger, "red", 1_000_000);
+        assert!(slot.are_wrong());
     }
 }

@@ -1,5 +1,6 @@
 //! Changes that L2 has not acknowledged.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -104,6 +105,8 @@ pub(crate) struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
     /// Whether an earlier `set` may be executed behind it, so that it is not the last word.
     may_be_overtaken: bool,
     is_settled: bool,
+    /// Whether it has a precondition. Nobody is told that such a one is queued: what waits is an invalidation.
+    is_conditional: bool,
 }
 
 impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
@@ -123,14 +126,23 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             executed_by: began,
             may_be_overtaken: false,
             is_settled: false,
+            is_conditional: false,
         }
+    }
+
+    /// One with a precondition.
+    pub(crate) fn conditional(self) -> Self {
+        Self { is_conditional: true, ..self }
     }
 
     /// Called when it is sent, or would be.
     pub(crate) fn may_be_sent(&mut self, now: Moment) -> bool {
         self.may_be_overtaken = self.part.outbox.with(|outbox| match self.about {
-            About::Everything => outbox.may_be_overtaken(None, now),
-            named => named.subjects().any(|subject| outbox.may_be_overtaken(Some(&subject), now)),
+            // Which keys carry a tag nobody knows.
+            About::Everything | About::Tags(_) => outbox.may_be_overtaken(None, now),
+            named @ About::Keys(_) => {
+                named.subjects().any(|subject| outbox.may_be_overtaken(Some(&subject), now))
+            }
         });
         self.began = now;
         if !self.sets() {
@@ -141,7 +153,12 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             let limit = self.engine.node().timeouts.command;
             self.executed_by = now + limit + limit / DRIFT + CLOCK_STEP;
         }
-        !self.may_be_overtaken
+        !self.may_be_overtaken && !(self.is_conditional && self.is_wrong_in_l2())
+    }
+
+    /// Whether an invalidation of it waits, so that what L2 has is not what it is to be compared with.
+    fn is_wrong_in_l2(&self) -> bool {
+        self.part.outbox.with(|outbox| self.about.subjects().any(|subject| outbox.holds(&subject)))
     }
 
     /// L2 may lose what it has acknowledged. Before it is settled, see [`Outbox::remember`](nearfar_core::Outbox::remember).
@@ -153,10 +170,7 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     pub(crate) fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
         // What was only declared stale may be wrong as well, and has to be invalidated still.
         if !matches!(self.doing, Operation::Expire | Operation::ExpireTags) {
-            let strike_out = |outbox: &mut nearfar_core::Outbox| {
-                self.about.subjects().for_each(|subject| outbox.strike_out(&subject, self.began));
-            };
-            self.part.outbox.with(strike_out);
+            self.part.outbox.with(|outbox| outbox.strike_out(self.about.subjects(), self.began));
         }
         self.is_settled = true;
         if self.may_be_overtaken {
@@ -171,14 +185,15 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             self.executed_by = self.began;
         }
         self.is_settled = true;
-        if matches!(failure, Failure::Unmet) {
+        // One that asks first is worth nothing later: if it was not executed, nothing is left to do.
+        if self.is_conditional && !failure.outcome_is_unknown() {
             return Err(self.error(failure));
         }
         let is_queued = !failure.is_final() && self.queue();
         self.discard();
         let is_refusal = failure.is_refusal();
         let error = self.error(failure);
-        if is_queued && !is_refusal { self.queued(error) } else { Err(error) }
+        if is_queued && !is_refusal && !self.is_conditional { self.queued(error) } else { Err(error) }
     }
 
     /// What the caller is told of a change that waits in the outbox.
@@ -237,6 +252,39 @@ impl<K: CacheKey, V: Send + Sync + 'static> Drop for Unsettled<'_, K, V> {
         if !self.is_settled {
             self.queue();
             self.discard();
+        }
+    }
+}
+
+/// Changes that are to be sent one after the other. If their caller goes away, those that were not sent are as good as sent:
+/// what they are about goes to the outbox.
+pub(crate) struct Unsent<'a, K: CacheKey, V: Send + Sync + 'static> {
+    engine: &'a Engine<K, V>,
+    doing: Operation,
+    part: &'a Part,
+    steps: VecDeque<Vec<(K, Bytes)>>,
+}
+
+impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsent<'a, K, V> {
+    pub(crate) fn new(
+        engine: &'a Engine<K, V>,
+        doing: Operation,
+        part: &'a Part,
+        steps: VecDeque<Vec<(K, Bytes)>>,
+    ) -> Self {
+        Self { engine, doing, part, steps }
+    }
+
+    /// The next one is sent now.
+    pub(crate) fn send(&mut self) -> Option<Vec<(K, Bytes)>> {
+        self.steps.pop_front()
+    }
+}
+
+impl<K: CacheKey, V: Send + Sync + 'static> Drop for Unsent<'_, K, V> {
+    fn drop(&mut self) {
+        for keys in &self.steps {
+            drop(Unsettled::new(self.engine, self.doing, self.part, About::Keys(keys)));
         }
     }
 }

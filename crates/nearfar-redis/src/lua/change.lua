@@ -70,7 +70,8 @@ local version = math.max(head.sequence + 1, now)
 local previous = head.sequence
 local next_head = { sequence = version, floor = head.floor, tagged = head.tagged, longest = head.longest }
 if effect == 'clear' then
-  next_head.floor = version
+  -- Whatever carries a tag is dead.
+  next_head.floor, next_head.tagged, next_head.longest = version, 0, 0
 elseif effect == 'write' then
   for i = FIRST_WRITE, #ARGV, 2 do
     note_tagged(next_head, ARGV[i])
@@ -103,9 +104,12 @@ local function change_tags(prefix)
   end
   -- Where there was a change before, a table that is not there is one that was lost.
   local since = score(KEYS[3], SINCE) or (head.tagged > 0 and version or 0)
-  if next_head.longest < ENDLESS and #ARGV > FIRST_WRITE then
-    local least = now - 1000 * (next_head.longest + tonumber(ARGV[FIRST_WRITE + 1]))
-    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. decimal(math.max(least, 0)))
+  local window = ARGV[FIRST_WRITE + 1] or '0'
+  if next_head.longest < ENDLESS and window ~= '0' then
+    local least = decimal(math.max(now - 1000 * (next_head.longest + tonumber(window)), 0))
+    local greatest = redis.call('ZRANGE', KEYS[3], '(' .. least, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+    since = math.max(since, tonumber(greatest[2]) or 0)
+    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. least)
   end
   redis.call('ZADD', KEYS[3], decimal(since), SINCE)
   for i = FIRST_WRITE, #ARGV, 2 do
@@ -121,6 +125,8 @@ local message = stamped(ARGV[5], 4, version, previous)
 redis.call('PUBLISH', ARGV[3], message)
 if TAGS[effect] then
   change_tags(TAGS[effect])
+elseif effect == 'clear' then
+  redis.call('DEL', KEYS[3])
 end
 for i = 4, #KEYS do
   local at = FIRST_WRITE + 2 * (i - 4)

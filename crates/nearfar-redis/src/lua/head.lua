@@ -5,7 +5,7 @@
 -- Of an envelope.
 local HEADER = 76
 local VALUE = 1
-local MOST_TAGS = 64
+local MOST_TAGS, LONGEST_TAG = 64, 255
 -- Milliseconds that are as good as for ever, and might be too many for PX.
 local ENDLESS = 9007199254740992
 
@@ -145,9 +145,13 @@ local function score(key, member)
   return type(number) == 'string' and tonumber(number) or nil
 end
 
+-- Of an entry with a smaller version nobody knows what became of its tags.
+local function known_since(key, head)
+  return score(key, SINCE) or head.tagged
+end
+
 -- TagTable::mark: the last changes of a tag. What is not known counts as wrong.
-local function mark_of(key, tag, head)
-  local since = score(key, SINCE) or head.tagged
+local function mark_of(key, tag, since)
   return math.max(score(key, WRONG .. tag) or 0, since), score(key, STALE .. tag) or 0
 end
 
@@ -159,17 +163,19 @@ local function any_tag(bytes, key, head, visit)
     return true
   end
   local at = HEADER + 1
-  local matters = struct.unpack('>I8', bytes, 9) < head.tagged
+  local matters = count > 0 and struct.unpack('>I8', bytes, 9) < head.tagged
+  local since = matters and known_since(key, head)
   for _ = 1, count do
     if at + 1 > #bytes then
       return true
     end
-    local tag = string.sub(bytes, at + 2, at + 1 + struct.unpack('>I2', bytes, at))
-    at = at + 2 + struct.unpack('>I2', bytes, at)
-    if #tag == 0 or at > #bytes + 1 then
+    local len = struct.unpack('>I2', bytes, at)
+    local tag = string.sub(bytes, at + 2, at + 1 + len)
+    at = at + 2 + len
+    if len == 0 or len > LONGEST_TAG or #tag < len then
       return true
     end
-    if matters and visit(mark_of(key, tag, head)) then
+    if matters and visit(mark_of(key, tag, since)) then
       return true
     end
   end

@@ -15,7 +15,9 @@ local function is_purgeable(bytes)
     return true
   end
   local written_at = struct.unpack('>I8', string.char(string.byte(bytes, 17) % 128) .. string.sub(bytes, 18, 24))
-  return now >= written_at + 1000 * tonumber(ARGV[1]) and is_disowned(bytes, KEYS[2], head)
+  -- What was declared stale has the number of that change, and fences since then. A window of 0 has no end.
+  local fences = ARGV[1] == '0' or now < math.max(written_at, version) + 1000 * tonumber(ARGV[1])
+  return not fences and is_disowned(bytes, KEYS[2], head)
 end
 
 local removed = 0

@@ -104,7 +104,11 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized + 'a,
     {
-        let in_l1 = |key: &Q| self.hit(key).map_or(LookUp::Miss, LookUp::Value);
+        let in_l1 = |key: &Q| match self.hit(key) {
+            Some(entry) => LookUp::Value(entry),
+            None if self.engine.l1_knows_absent(&key.to_owned(), &self.call) => LookUp::Absent,
+            None => LookUp::Miss,
+        };
         let Split { answers, places, left } = Split::of(keys, in_l1);
         let names: Vec<K> = left.iter().map(|(key, _)| key.clone()).collect();
         let mut read = Box::pin(self.engine.read_l2_many(left, &self.call)).await;

@@ -21,6 +21,9 @@ where
     /// As [`set`](Self::set), for every key that carries the tag. What is loaded meanwhile is returned to its callers, and is
     /// served to nobody else if it turns out to carry the tag.
     ///
+    /// Nobody knows which copies carry a tag. So where L2 does not acknowledge it, or its caller goes away meanwhile, this node
+    /// forgets all copies of the partitions concerned.
+    ///
     /// # Errors
     /// As [`set`](Self::set); and of kind [`Config`](crate::ErrorKind::Config) for what cannot be a tag.
     ///
@@ -77,6 +80,9 @@ where
     ///
     /// It goes through the keys of each server in small steps (1,000 keys looked at, 100 examined at once), one after the
     /// other, in a task of its own, until it is done or the [`Purge`] is dropped. What still fences stays.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -4,13 +4,12 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 
 use bytes::Bytes;
-use nearfar_core::{Envelope, Precondition};
+use nearfar_core::{Envelope, Precondition, Version};
 
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::key::{self, CacheKey};
 use crate::loaded::Loaded;
-use crate::outcome::Outcome;
 
 /// How often an update is tried: whoever fails does so because another has succeeded.
 const ATTEMPTS: usize = 16;
@@ -20,10 +19,15 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    /// As [`set_with`](Self::set_with), if L2 has no value of the key that is fresh; `None` if it has one. Of several nodes
-    /// that do this at once, one succeeds. That there is no such thing, and what is stale, counts as no value.
+    /// As [`set_with`](Self::set_with), if L2 has no value of the key that is fresh; `None` if it has one, else the number of
+    /// the change. Of several nodes that do this at once, one succeeds. That there is no such thing, and what is stale, counts
+    /// as no value.
     ///
-    /// # Errors, cancel safety
+    /// # Errors
+    /// As [`set`](Self::set), but it is never queued: what L2 was not there for is an error, and nothing has happened unless
+    /// [its outcome is unknown](Error::outcome_is_unknown). Then an invalidation is in the outbox.
+    ///
+    /// # Cancel safety
     /// As [`set`](Self::set).
     ///
     /// ```
@@ -40,7 +44,7 @@ where
         &self,
         key: &Q,
         value: impl Into<Loaded<V>>,
-    ) -> Result<Option<Outcome>, Error>
+    ) -> Result<Option<Version>, Error>
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
@@ -50,7 +54,7 @@ where
         let loaded = value.into().or(&self.call);
         match Box::pin(self.engine.set_if(key, encoded, loaded, Precondition::Absent)).await {
             Err(error) if error.is_unmet() => Ok(None),
-            outcome => outcome.map(Some),
+            set => set.map(Some),
         }
     }
 
@@ -59,7 +63,8 @@ where
     /// value that L2 has, or `None` if that has none which is fresh.
     ///
     /// # Errors
-    /// As [`set`](Self::set); if L2 cannot be read; and of kind [`Contended`](crate::ErrorKind::Contended) if others were
+    /// As [`set_if_absent`](Self::set_if_absent); if L2 cannot be read; of kind [`Value`](crate::ErrorKind::Value) if this
+    /// version of the service cannot read what L2 has; and of kind [`Contended`](crate::ErrorKind::Contended) if others were
     /// faster each time.
     ///
     /// # Cancel safety
@@ -80,7 +85,7 @@ where
         &self,
         key: &Q,
         mut change: impl FnMut(Option<&V>) -> L,
-    ) -> Result<Outcome, Error>
+    ) -> Result<Version, Error>
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + ?Sized,
@@ -90,6 +95,9 @@ where
         let encoded = key::encode(&key)?;
         for _ in 0..ATTEMPTS {
             let found = Box::pin(self.engine.read_l2(&key, &encoded, &self.call)).await?;
+            if found.is_unreadable {
+                return Err(Error::unreadable());
+            }
             let present = found.fresh().and_then(crate::entry::Entry::present);
             let loaded = change(present.as_deref()).into().or(&self.call);
             let base = found.snapshot.head.map(|head| head.sequence).unwrap_or_default();
@@ -98,7 +106,7 @@ where
             let precondition = Precondition::Unchanged { seen, base };
             match Box::pin(self.engine.set_if(key.clone(), encoded.clone(), loaded, precondition)).await {
                 Err(error) if error.is_unmet() => {}
-                outcome => return outcome,
+                set => return set,
             }
         }
         Err(Error::unmet())
