@@ -132,6 +132,7 @@ where
         arrived: Moment,
         loader: &LoadMany<K, V>,
     ) -> Result<Entry<V>, Error> {
+        let key = errand.encoded.clone();
         let entry = match progress {
             Progress::Done(outcome) => outcome?,
             Progress::Waits(flight) => self.wait_for(&errand, flight, arrived).await?,
@@ -146,7 +147,7 @@ where
                 }
             }
         };
-        self.held.counters.stale_hits.add(entry.staleness().is_some().into());
+        self.count_if_stale(&key, &entry);
         Ok(entry)
     }
 
@@ -187,7 +188,7 @@ where
         let (mut led, mut progress) = (Vec::new(), Vec::new());
         for errand in errands {
             let (trip, key) = (trip.clone(), errand.key.clone());
-            let share = Arc::clone(self).caught(async move {
+            let share = Arc::clone(self).caught(errand.encoded.clone(), async move {
                 let landed = trip.await;
                 landed.get(&key).cloned().unwrap_or_else(|| Err(Error::closed()))
             });
@@ -290,11 +291,13 @@ where
             return Vec::new();
         }
         let keys: Vec<K> = wanting.iter().map(|(errand, _)| errand.key.clone()).collect();
-        let count = keys.len() as u64;
+        let began = self.now();
+        let encoded = wanting.iter().map(|(errand, _)| errand.encoded.clone()).collect::<Vec<Bytes>>();
+        let encoded = encoded.iter().map(AsRef::as_ref);
         let mut found = match Self::asked(loader, keys).await {
             Ok(found) => found,
             Err(error) => {
-                self.held.counters.load_failures.add(count);
+                self.count_failed_loads(encoded, &error);
                 drop(claims);
                 let stand_in = |(errand, look): (Errand<K>, Look<V>)| {
                     let error = error.clone();
@@ -306,7 +309,7 @@ where
                 return join_all(wanting.into_iter().map(stand_in)).await;
             }
         };
-        self.held.counters.loads.add(count);
+        self.count_loads(encoded, began);
         let (mut landed, mut candidates): (Vec<_>, Vec<Candidate<K, V>>) = (Vec::new(), Vec::new());
         for (errand, Look { previous, start, .. }) in wanting {
             let news = found.remove(&errand.key).unwrap_or_else(Loaded::absent).or(&errand.wanted.call);
