@@ -282,9 +282,11 @@ impl Member {
         };
         let messages = replay.messages().len() as u64;
         self.held.counters().replayed.add(messages);
-        let (namespace, partition) = self.names();
-        tracing::debug!(target: log::BUS, namespace, partition, messages, "missed messages were replayed");
-        self.held.counters().feed.tell(|| Event::Replayed { partition, messages });
+        if messages > 0 {
+            let (namespace, partition) = self.names();
+            tracing::debug!(target: log::BUS, namespace, partition, messages, "missed messages were replayed");
+            self.held.counters().feed.tell(|| Event::Replayed { partition, messages });
+        }
         self.held.advance(replay.reaches());
         self.follower.finish_replay(gate, &replay);
         self.report_proved();
