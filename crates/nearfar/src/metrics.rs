@@ -1,6 +1,6 @@
 //! Figures through the facade `metrics`, for whichever recorder the service has installed.
 //!
-//! Nothing is counted twice: reads and changes add to the counters of [`Stats`](crate::Stats), as they do without this
+//! Nothing is counted twice: reads and changes add to the counters of [`Stats`], as they do without this
 //! feature, and a task of the node tells the recorder of them every [5 s](INTERVAL). Only the two histograms are told at
 //! once, by a load and by a message of another node.
 //!
