@@ -32,6 +32,11 @@ async fn a_hit_in_l1_allocates_nothing() {
 
     // The first reads set up what is thread-local.
     (0..HITS).for_each(|_| hit());
+    // Nor if somebody has listened and does not any more. Who listens is given the key of each hit.
+    let listening = cache.events();
+    let heard = measure(|| (0..HITS).for_each(|_| hit()));
+    assert!(heard.count_total > HITS, "{heard:?}");
+    drop(listening);
     let by_moka = measure(|| (0..HITS).for_each(|_| bare_hits()));
     let by_us = measure(|| (0..HITS).for_each(|_| hit()));
     assert!(by_moka.count_total < HITS / 10, "{by_moka:?}");

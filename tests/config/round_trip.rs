@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nearfar::{CacheConfig, Compression, Disconnected, RefreshAhead, Switch, Unacknowledged};
+use nearfar::{CacheConfig, Compression, Disconnected, LogKeys, RefreshAhead, Switch, Unacknowledged};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -38,6 +38,10 @@ fn policies() -> impl Strategy<Value = Disconnected> {
         Just(Disconnected::Serve),
         spans().prop_map(Disconnected::ServeFor)
     ]
+}
+
+fn ways_to_log() -> impl Strategy<Value = LogKeys> {
+    prop_oneof![Just(LogKeys::Hashed), Just(LogKeys::Plain), Just(LogKeys::Never)]
 }
 
 prop_compose! {
@@ -78,7 +82,7 @@ prop_compose! {
         compression in switched((any::<bool>(), 0_usize..10_000).prop_map(|(fast, above)| {
             if fast { Compression::lz4().above(above) } else { Compression::zstd().above(above) }
         })),
-        max_value_bytes in option::of(1_usize..1 << 20),
+        (max_value_bytes, log_keys) in (option::of(1_usize..1 << 20), option::of(ways_to_log())),
     ) -> CacheConfig {
         let mut config = lifetimes;
         (config.refresh_ahead, config.finish_timed_out_loads) = (refresh_ahead, finish_timed_out_loads);
@@ -86,6 +90,7 @@ prop_compose! {
         (config.disconnected, config.unacknowledged) = (disconnected, unacknowledged);
         (config.partitions, config.schema) = (partitions, schema);
         (config.compression, config.max_value_bytes) = (compression, max_value_bytes);
+        config.log_keys = log_keys;
         config
     }
 }
@@ -153,6 +158,7 @@ async fn what_is_not_said_is_as_the_builder_has_it() {
         schema = 0
         compression = "off"
         max_value_bytes = 67108864
+        log_keys = "hashed"
     "#;
     assert_eq!(defaults, toml::from_str(expected).unwrap());
     let expected: Vec<_> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearfar::backend::ServerId;
-use nearfar::{Cache, CircuitState, Nearfar, Tier};
+use nearfar::{Cache, CircuitState, Event, Nearfar, Tier};
 use nearfar_testkit::{RedisServer, eventually};
 
 fn state(nearfar: &Nearfar) -> CircuitState {
@@ -20,6 +20,7 @@ async fn a_server_that_stands_still_is_not_waited_for_by_everybody() {
     let nearfar = builder.connect(&server.url()).await.unwrap();
     let cache: Cache<u32, u32> = nearfar.cache("n").build().await.unwrap();
     assert_eq!(state(&nearfar), CircuitState::Closed);
+    let mut events = cache.events();
 
     server.pause().await;
     let mut waited = 0;
@@ -38,4 +39,14 @@ async fn a_server_that_stands_still_is_not_waited_for_by_everybody() {
         .await;
     assert_eq!(state(&nearfar), CircuitState::Closed);
     assert_eq!(cache.get(&1).await.unwrap().as_deref(), Some(&2));
+    let told = std::iter::from_fn(|| events.try_next()).filter_map(|event| match event {
+        Event::CircuitOpened { server } => Some((server, CircuitState::Open)),
+        Event::CircuitClosed { server } => Some((server, CircuitState::Closed)),
+        _ => None,
+    });
+    let server = ServerId::new(0);
+    assert_eq!(
+        told.take(2).collect::<Vec<_>>(),
+        [(server, CircuitState::Open), (server, CircuitState::Closed)]
+    );
 }

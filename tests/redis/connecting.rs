@@ -9,7 +9,7 @@ use nearfar_testkit::{FaultProxy, RedisServer, eventually};
 use nearfar_tests::trusted;
 use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata};
+use tracing::{Event, Level, Metadata};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -66,7 +66,7 @@ struct Log(Arc<Mutex<String>>);
 
 impl tracing::Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("nearfar")
+        metadata.target() == "nearfar::server" && *metadata.level() <= Level::WARN
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -197,6 +197,11 @@ impl Gate {
         now.micros() < self.trusted_until.load(Ordering::Acquire)
     }
 
+    /// Until when trust holds, as far as is known now; the beginning of time if it does not.
+    pub fn trusted_until(&self) -> Moment {
+        Moment::from_micros(self.trusted_until.load(Ordering::Acquire))
+    }
+
     /// The generation that a served entry must be of.
     #[inline]
     pub fn generation(&self) -> u64 {

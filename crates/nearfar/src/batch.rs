@@ -159,6 +159,7 @@ where
         arrived: Moment,
         loader: &LoadMany<K, V>,
     ) -> Result<Entry<V>, Error> {
+        let key = errand.encoded.clone();
         let entry = match progress {
             Progress::Done(outcome) => outcome?,
             Progress::Waits(flight) => self.wait_for(&errand, flight, arrived).await?,
@@ -173,7 +174,7 @@ where
                 }
             }
         };
-        self.held.counters.stale_hits.add(entry.staleness().is_some().into());
+        self.count_if_stale(&key, &entry);
         Ok(entry)
     }
 
@@ -304,11 +305,13 @@ where
             return;
         }
         let keys: Vec<K> = wanting.iter().map(|(passenger, _)| passenger.errand.key.clone()).collect();
-        let count = keys.len() as u64;
+        let encoded =
+            wanting.iter().map(|(passenger, _)| passenger.errand.encoded.clone()).collect::<Vec<Bytes>>();
+        let (encoded, began) = (encoded.iter().map(AsRef::as_ref), self.now());
         let mut found = match Self::asked(loader, keys).await {
             Ok(found) => found,
             Err(error) => {
-                self.held.counters.load_failures.add(count);
+                self.count_failed_loads(encoded, &error);
                 drop(claims);
                 let stand_in = |(passenger, look): Wanting<K, V>| {
                     let error = error.clone();
@@ -322,7 +325,7 @@ where
                 return;
             }
         };
-        self.held.counters.loads.add(count);
+        self.count_loads(encoded, began);
         let (mut landing, mut candidates): (Vec<_>, Vec<Candidate<K, V>>) = (Vec::new(), Vec::new());
         for (passenger, look) in wanting {
             let news = found.remove(&passenger.errand.key).unwrap_or_else(Loaded::absent);

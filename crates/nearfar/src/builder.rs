@@ -11,6 +11,7 @@ use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::error::{ConfigProblem, Error};
 use crate::key::CacheKey;
+use crate::log::LogKeys;
 use crate::node::Node;
 use crate::options::Options;
 use crate::outcome::Unacknowledged;
@@ -279,6 +280,13 @@ where
     #[cfg(feature = "sealed")]
     pub fn sealed(mut self, ring: KeyRing) -> Self {
         self.ring = Some(ring);
+        self
+    }
+
+    /// How keys are shown in what is logged. Defaults to [`LogKeys::Hashed`]: they may be personal data, which a log is no
+    /// place for.
+    pub fn log_keys(mut self, how: LogKeys) -> Self {
+        self.options.log_keys = how;
         self
     }
 

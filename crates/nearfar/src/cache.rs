@@ -14,6 +14,7 @@ use crate::config::CacheConfig;
 use crate::engine::Engine;
 use crate::entry::{Entry, LookUp};
 use crate::error::Error;
+use crate::event::Events;
 use crate::key::{self, CacheKey};
 use crate::load::Load;
 use crate::loaded::Loaded;
@@ -392,6 +393,34 @@ where
     /// ```
     pub fn stats(&self) -> Stats {
         self.engine.stats()
+    }
+
+    /// What happens in this cache from now on, on this node and, as far as this node hears of it, on others: for code of
+    /// yours that wants to know. While nobody listens, it costs nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), nearfar::Error> {
+    /// use nearfar::{By, Cache, Event, InProcess, Nearfar};
+    ///
+    /// let shared = InProcess::new();
+    /// let (a, b) = (Nearfar::builder().in_process(&shared), Nearfar::builder().in_process(&shared));
+    /// let here: Cache<u64, String> = a.cache("names").build().await?;
+    /// let there: Cache<u64, String> = b.cache("names").build().await?;
+    ///
+    /// let mut events = there.events();
+    /// here.invalidate(&42).await?;
+    /// while let Some(event) = events.next().await {
+    ///     let Event::Invalidated { keys, by: By::Node(node) } = event else { continue };
+    ///     println!("{node:?} has invalidated {keys:?}");
+    ///     assert_eq!(keys, ["42"]);
+    ///     break;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(&self) -> Events {
+        self.engine.events()
     }
 
     #[inline(never)]

@@ -131,7 +131,9 @@ where
         let change = Change::set_many(self.node().id, writes).only_if(precondition);
         let outcome = self.change_part(part, About::Keys(&named), Operation::Set, change).await?;
         let Outcome::Applied(version) = outcome else { return Ok(outcome) };
-        self.held.counters.sets.add(prepared.len() as u64);
+        let counters = &self.held.counters;
+        counters.sets.add(prepared.len() as u64);
+        counters.l2_bytes_written.add(prepared.iter().map(|one| one.write.envelope.len() as u64).sum());
         for (one, ticket) in prepared.into_iter().zip(tickets) {
             let slot = Slot {
                 content: one.content,
@@ -246,6 +248,7 @@ where
             Ok(version) => {
                 unsettled.remember(version);
                 self.settle(part, about, doing, version);
+                self.held.counters.outlet.tell(|| about.event(doing));
                 unsettled.acknowledged(version)
             }
             Err(cause) => unsettled.failed(cause),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compression::Compression;
 use crate::error::Error;
+use crate::log::LogKeys;
 use crate::outcome::Unacknowledged;
 use crate::refresh::RefreshAhead;
 
@@ -111,6 +112,8 @@ pub struct CacheConfig {
     pub compression: Option<Switch<Compression>>,
     /// See [`CacheBuilder::max_value_bytes`](crate::CacheBuilder::max_value_bytes).
     pub max_value_bytes: Option<usize>,
+    /// See [`CacheBuilder::log_keys`](crate::CacheBuilder::log_keys): `hashed`, `plain` or `never`.
+    pub log_keys: Option<LogKeys>,
 }
 
 impl CacheConfig {

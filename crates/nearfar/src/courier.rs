@@ -7,7 +7,9 @@ use nearfar_core::backend::L2Error;
 use nearfar_core::{Batch, Change, Moment, PartitionId, Setback, Version};
 
 use crate::agreement::{Agreement, Disagreement};
+use crate::event::Event;
 use crate::link::LinkContext;
+use crate::log;
 use crate::member::Follows;
 use crate::node::deadline;
 use crate::outbox::{SharedOutbox, Undelivered};
@@ -74,6 +76,9 @@ impl Courier {
         // Applied here first: who finds the outbox empty finds the fence raised.
         self.apply(batch, version, now);
         outbox.with(nearfar_core::Outbox::acknowledge);
+        let (namespace, partition) = (self.partition.namespace().as_str(), self.partition.index());
+        tracing::debug!(target: log::CACHE, namespace, partition, "what waited in the outbox was delivered");
+        self.held.counters().outlet.tell(|| Event::Delivered { what: batch.clone() });
         true
     }
 

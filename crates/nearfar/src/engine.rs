@@ -3,23 +3,26 @@
 //! Reading is in `read`, loading in `load`, changes of truth in `change`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use nearfar_core::backend::L2Error;
 use nearfar_core::{Envelope, Moment, Namespace, PartitionId, Validators};
+use tracing::field::DisplayValue;
 
 use crate::agreement::{Agreement, Disagreement};
 use crate::config::CacheConfig;
 use crate::error::{ConfigProblem, Error, Operation};
+use crate::event::Events;
 use crate::holdings::{FollowedPart, Holdings, Part};
 use crate::key::CacheKey;
+use crate::log::ShownKey;
 use crate::member::Subscription;
 use crate::node::{NameClaim, Node};
 use crate::options::Options;
 use crate::payload::Payloads;
 use crate::stats::Stats;
+use crate::watched::Watched;
 
 /// One cache on one node.
 pub(crate) struct Engine<K, V> {
@@ -45,6 +48,7 @@ where
         let partitions =
             (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
         let held = Arc::new(Holdings::new(options, partitions.collect()));
+        claim.node.caches.add(&held);
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
         let engine = Arc::new(Self { claim, options: *options, payloads, held, agreement });
         let reachable = match engine.agree().await {
@@ -112,20 +116,17 @@ where
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let now = self.now();
-        let parts = &self.held.parts;
-        let trusted = parts.iter().filter(|part| part.gate.trusts(now)).count();
-        let mut stats = self.held.counters.snapshot(self.held.l1.len(), trusted == parts.len());
-        (stats.partitions, stats.partitions_trusted) = (parts.len() as u64, trusted as u64);
-        for part in parts {
-            part.outbox.with(|outbox| {
-                stats.outbox_keys += outbox.depth() as u64;
-                let waited = outbox.oldest().map_or(Duration::ZERO, |since| now.since(since));
-                stats.outbox_oldest = stats.outbox_oldest.max(waited);
-                stats.outbox_overflows += outbox.overflows();
-            });
-        }
-        stats
+        self.held.stats(self.now())
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        let counters = &self.held.counters;
+        Events::new(Arc::downgrade(counters), counters.outlet.join())
+    }
+
+    /// What a line of the log says of a key.
+    pub(crate) fn shown<'a>(&self, key: &'a [u8]) -> Option<DisplayValue<ShownKey<'a>>> {
+        self.options.log_keys.show(key)
     }
 }
 

@@ -14,10 +14,12 @@ use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::Error;
+use crate::event::Event;
 use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
 use crate::loaded::Loaded;
+use crate::log;
 use crate::look::{Errand, Previous, Start};
 use crate::tags::{SlotTags, TagLedger};
 
@@ -249,8 +251,8 @@ where
                     _ => None,
                 };
                 let writes: Vec<KeyWrite> = candidates.iter().filter_map(write).collect();
-                let count = writes.len();
-                self.send_fills(part, Fills { writes, base, deadline }, count).await
+                let lens = writes.iter().map(|write| write.envelope.len() as u64).collect();
+                self.send_fills(part, Fills { writes, base, deadline }, lens).await
             }
             Err(reception) => vec![reception; candidates.len()],
         };
@@ -259,10 +261,16 @@ where
         }
     }
 
-    async fn send_fills(&self, part: &Part, fills: Fills, count: usize) -> Vec<Reception> {
+    async fn send_fills(&self, part: &Part, fills: Fills, lens: Vec<u64>) -> Vec<Reception> {
+        let count = lens.len();
         let Ok(l2) = self.node().l2() else { return vec![Reception::Refused; count] };
         match l2.fill_many(&part.id, fills).await {
-            Ok(outcomes) if outcomes.len() == count => outcomes.into_iter().map(Reception::of).collect(),
+            Ok(outcomes) if outcomes.len() == count => {
+                let stored =
+                    outcomes.iter().zip(lens).filter(|(outcome, _)| **outcome == FillOutcome::Stored);
+                self.held.counters.l2_bytes_written.add(stored.map(|(_, len)| len).sum());
+                outcomes.into_iter().map(Reception::of).collect()
+            }
             _ => {
                 self.held.counters.l2_failures.add(1);
                 vec![Reception::MayBeKept; count]
@@ -308,7 +316,13 @@ where
             Reception::MayBeKept => {
                 self.held.l1.admit(candidate.key, candidate.start.ticket, candidate.slot);
             }
-            Reception::Refused => self.held.counters.fills_refused.add(1),
+            Reception::Refused => {
+                let key = candidate.encoded;
+                self.held.counters.fills_refused.add(1);
+                let (namespace, shown) = (self.namespace().as_str(), self.shown(&key));
+                tracing::debug!(target: log::CACHE, namespace, key = shown, "a fill was refused");
+                self.held.counters.outlet.tell(|| Event::FillRefused { key });
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use nearfar_core::{
 };
 
 use crate::clock::Clock;
+use crate::event::Event;
+use crate::log;
+use crate::watched::Caches;
 
 /// Beats always go through: their answers close the breaker as soon as the server is back.
 #[derive(Debug)]
@@ -21,26 +25,62 @@ pub(crate) struct Guarded {
     l2: Arc<dyn L2>,
     clock: Clock,
     /// Few servers are ever heard of, so none is forgotten.
-    breakers: RwLock<BTreeMap<ServerId, Arc<Breaker>>>,
+    breakers: RwLock<BTreeMap<ServerId, Arc<Circuit>>>,
+    /// Who is told of them.
+    caches: Arc<Caches>,
+}
+
+/// A server's breaker.
+#[derive(Debug)]
+struct Circuit {
+    server: ServerId,
+    breaker: Breaker,
+    /// Whether it was told to be open last.
+    is_told_open: AtomicBool,
+}
+
+impl Circuit {
+    fn new(server: ServerId) -> Self {
+        Self { server, breaker: Breaker::default(), is_told_open: AtomicBool::new(false) }
+    }
+
+    fn failed(&self, began: Moment, now: Moment, caches: &Caches) {
+        self.breaker.failed(began, now);
+        let is_open = self.breaker.state(now) != CircuitState::Closed;
+        if is_open && !self.is_told_open.swap(true, Ordering::AcqRel) {
+            let server = self.server;
+            tracing::warn!(target: log::SERVER, server = server.number(), "its circuit has opened");
+            caches.tell(&Event::CircuitOpened { server });
+        }
+    }
+
+    fn answered(&self, now: Moment, caches: &Caches) {
+        self.breaker.answered(now);
+        if self.is_told_open.load(Ordering::Acquire) && self.is_told_open.swap(false, Ordering::AcqRel) {
+            let server = self.server;
+            tracing::info!(target: log::SERVER, server = server.number(), "its circuit has closed");
+            caches.tell(&Event::CircuitClosed { server });
+        }
+    }
 }
 
 impl Guarded {
-    pub(crate) fn new(l2: Arc<dyn L2>, clock: Clock) -> Self {
-        Self { l2, clock, breakers: RwLock::default() }
+    pub(crate) fn new(l2: Arc<dyn L2>, clock: Clock, caches: Arc<Caches>) -> Self {
+        Self { l2, clock, breakers: RwLock::default(), caches }
     }
 
     pub(crate) fn states(&self) -> Vec<(ServerId, CircuitState)> {
         let now = self.clock.now();
         let breakers = self.breakers.read().unwrap_or_else(PoisonError::into_inner);
-        breakers.iter().map(|(server, breaker)| (*server, breaker.state(now))).collect()
+        breakers.iter().map(|(server, circuit)| (*server, circuit.breaker.state(now))).collect()
     }
 
-    fn breaker(&self, partition: &PartitionId) -> Arc<Breaker> {
+    fn circuit(&self, partition: &PartitionId) -> Arc<Circuit> {
         let server = self.l2.server_of(partition);
         let known = self.breakers.read().unwrap_or_else(PoisonError::into_inner).get(&server).cloned();
         known.unwrap_or_else(|| {
             let mut breakers = self.breakers.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(breakers.entry(server).or_default())
+            Arc::clone(breakers.entry(server).or_insert_with(|| Arc::new(Circuit::new(server))))
         })
     }
 
@@ -49,16 +89,16 @@ impl Guarded {
         partition: &PartitionId,
         operation: impl Future<Output = Result<T, L2Error>> + Send,
     ) -> Result<T, L2Error> {
-        let breaker = self.breaker(partition);
-        if !breaker.admits(self.clock.now()) {
+        let circuit = self.circuit(partition);
+        if !circuit.breaker.admits(self.clock.now()) {
             return Err(L2Error::Unreachable);
         }
-        self.observed(&breaker, operation).await
+        self.observed(&circuit, operation).await
     }
 
     async fn observed<T>(
         &self,
-        breaker: &Breaker,
+        circuit: &Circuit,
         operation: impl Future<Output = Result<T, L2Error>> + Send,
     ) -> Result<T, L2Error> {
         let began = self.clock.now();
@@ -67,8 +107,8 @@ impl Guarded {
         match &outcome {
             // Nothing was sent, and it took no time.
             Err(L2Error::Unreachable | L2Error::Closed) => {}
-            Err(cause) if cause.is_absence() => breaker.failed(began, now),
-            Ok(_) | Err(_) => breaker.answered(now),
+            Err(cause) if cause.is_absence() => circuit.failed(began, now, &self.caches),
+            Ok(_) | Err(_) => circuit.answered(now, &self.caches),
         }
         outcome
     }
@@ -145,7 +185,7 @@ impl L2 for Guarded {
     }
 
     async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
-        self.observed(&self.breaker(partition), self.l2.beat(partition, beat)).await
+        self.observed(&self.circuit(partition), self.l2.beat(partition, beat)).await
     }
 
     async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {

@@ -1,24 +1,31 @@
 //! What a node holds of a cache: the part that follows the bus.
 
-use std::hash::Hash;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+#[cfg(feature = "metrics")]
+use nearfar_core::Namespace;
 use nearfar_core::{Gate, Gates, Moment, PartitionId, RemoteClock, Version};
 
 use crate::entry::Entry;
 use crate::error::Error;
+use crate::event::{Event, Eviction};
 use crate::flight::FlightTable;
-use crate::key::CacheKey;
+use crate::key::{self, CacheKey};
 use crate::l1::L1;
 use crate::member::Follows;
 use crate::options::Options;
 use crate::outbox::SharedOutbox;
-use crate::stats::Counters;
+use crate::outlet::Outlet;
+use crate::stats::{Counters, Stats};
 use crate::tags::{TagChange, TagLedger};
 use crate::waiting::Waiting;
+use crate::watched::Watched;
 
 /// Copies of values and flights in progress, and the gates that say what they are worth.
 pub(crate) struct Holdings<K, V> {
@@ -26,6 +33,9 @@ pub(crate) struct Holdings<K, V> {
     pub(crate) l1: L1<K, V>,
     pub(crate) flights: Arc<FlightTable<K, Result<Entry<V>, Error>>>,
     pub(crate) counters: Arc<Counters>,
+    /// What of the counts the recorder of figures has been told. Guards nothing else.
+    #[cfg(feature = "metrics")]
+    reported: Mutex<Stats>,
 }
 
 /// What is held of one partition.
@@ -45,7 +55,7 @@ pub(crate) struct Part {
 
 impl<K, V> Holdings<K, V>
 where
-    K: Clone + Eq + Hash + Send + Sync + 'static,
+    K: CacheKey,
     V: Send + Sync + 'static,
 {
     /// For these partitions, in the order of their numbers, with their outboxes.
@@ -59,8 +69,16 @@ where
         };
         let parts = partitions.into_iter().map(part).collect();
         let counters = Arc::new(Counters::default());
-        let l1 = L1::new(&options.l1(), gates, Arc::clone(&counters));
-        Self { parts, l1, flights: FlightTable::new(), counters }
+        let counts = Arc::clone(&counters);
+        let l1 = L1::new(&options.l1(), gates, move |key, why| count_eviction(&counts, key, why));
+        Self {
+            parts,
+            l1,
+            flights: FlightTable::new(),
+            counters,
+            #[cfg(feature = "metrics")]
+            reported: Mutex::default(),
+        }
     }
 
     /// The part that a key is in.
@@ -119,6 +137,55 @@ where
         self.part_of(encoded).gate.raise_unsettled(encoded);
         self.flights.retire_any(key);
         self.l1.discard(key.clone());
+    }
+}
+
+fn count_eviction<K: CacheKey>(counters: &Counters, key: &K, why: Eviction) {
+    if why == Eviction::Full {
+        counters.evictions.add(1);
+    }
+    if counters.outlet.is_heard()
+        && let Ok(key) = key::encode(key)
+    {
+        counters.outlet.tell(|| Event::Evicted { key, why });
+    }
+}
+
+impl<K, V> Watched for Holdings<K, V>
+where
+    K: CacheKey,
+    V: Send + Sync + 'static,
+{
+    fn outlet(&self) -> &Outlet {
+        &self.counters.outlet
+    }
+
+    fn stats(&self, now: Moment) -> Stats {
+        let parts = &self.parts;
+        let trusted = parts.iter().filter(|part| part.gate.trusts(now)).count();
+        let mut stats = self.counters.snapshot();
+        (stats.l1_entries, stats.l1_bytes) = (self.l1.len(), self.l1.bytes());
+        (stats.partitions, stats.partitions_trusted) = (parts.len() as u64, trusted as u64);
+        stats.trusted = trusted == parts.len();
+        for part in parts {
+            part.outbox.with(|outbox| {
+                stats.outbox_keys += outbox.depth() as u64;
+                let waited = outbox.oldest().map_or(Duration::ZERO, |since| now.since(since));
+                stats.outbox_oldest = stats.outbox_oldest.max(waited);
+                stats.outbox_overflows += outbox.overflows();
+            });
+        }
+        stats
+    }
+
+    #[cfg(feature = "metrics")]
+    fn namespace(&self) -> &Namespace {
+        self.parts[0].id.namespace()
+    }
+
+    #[cfg(feature = "metrics")]
+    fn reported(&self) -> &Mutex<Stats> {
+        &self.reported
     }
 }
 

@@ -11,9 +11,9 @@ use moka::sync::Cache as Moka;
 use nearfar_core::{Gates, Moment, PartitionId, Raised, Ticket};
 
 use crate::entry::Slot;
+use crate::event::Eviction;
 use crate::lifetime::Life;
 use crate::options::L1Options;
-use crate::stats::Counters;
 
 /// The values that one node holds in memory.
 ///
@@ -23,6 +23,8 @@ pub(crate) struct L1<K, V> {
     /// With seeded hashes of low cost: a hit costs an eighth less than with the standard library's.
     map: Moka<K, Arc<Slot<V>>, RandomState>,
     gates: Gates,
+    /// Whether what its entries weigh is bytes.
+    weighs: bool,
 }
 
 impl<K, V> L1<K, V>
@@ -30,11 +32,15 @@ where
     K: Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    pub(crate) fn new(options: &L1Options, gates: Gates, counters: Arc<Counters>) -> Self {
-        let mut builder = Moka::builder().eviction_listener(move |_, _, cause| {
-            if cause == RemovalCause::Size {
-                counters.evictions.add(1);
-            }
+    pub(crate) fn new(
+        options: &L1Options,
+        gates: Gates,
+        evicted: impl Fn(&K, Eviction) + Send + Sync + 'static,
+    ) -> Self {
+        let mut builder = Moka::builder().eviction_listener(move |key, _, cause| match cause {
+            RemovalCause::Size => evicted(&key, Eviction::Full),
+            RemovalCause::Expired => evicted(&key, Eviction::Expired),
+            RemovalCause::Explicit | RemovalCause::Replaced => {}
         });
         if gates.count() > 1 {
             // A partition that is forgotten leaves the copies of the others.
@@ -58,7 +64,7 @@ where
                     .build_with_hasher(RandomState::default())
             }
         };
-        Self { map, gates }
+        Self { map, gates, weighs: options.max_bytes.is_some() }
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
@@ -157,6 +163,11 @@ where
     pub(crate) fn len(&self) -> u64 {
         self.map.run_pending_tasks();
         self.map.entry_count()
+    }
+
+    /// About how many bytes of its limit its entries take; `None` if it has no such limit.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.weighs.then(|| self.map.weighted_size())
     }
 
     fn drop_if(&self, key: K, wrong: impl FnOnce(&Slot<V>) -> bool) {

@@ -59,6 +59,7 @@
 //! | `tls` (default) | `rediss://` |
 //! | `json`, `postcard` | the codecs `Json` and `Postcard` |
 //! | `lz4`, `zstd` | the [`Compression`]s of those names |
+//! | `metrics` | figures through the facade `metrics`: the module of that name |
 //! | `sealed` | values that Redis can neither read nor forge: [`CacheBuilder`]'s `sealed` |
 //!
 //! # When not to use it
@@ -95,6 +96,7 @@ mod decorators;
 mod engine;
 mod entry;
 mod error;
+mod event;
 mod feed;
 mod fill;
 mod flight;
@@ -107,13 +109,17 @@ mod lifetime;
 mod link;
 mod load;
 mod loaded;
+mod log;
 mod look;
 mod member;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod nearfar;
 mod node;
 mod options;
 mod outbox;
 mod outcome;
+mod outlet;
 mod payload;
 mod purge;
 mod read;
@@ -122,10 +128,12 @@ mod seal;
 mod stats;
 mod sync;
 mod tags;
+mod trust;
 mod unsettled;
 mod vigil;
 mod wait;
 mod waiting;
+mod watched;
 
 pub use builder::CacheBuilder;
 pub use bytes::Bytes;
@@ -142,12 +150,14 @@ pub use config::{CacheConfig, NearfarConfig, Switch};
 pub use decorators::{cached, invalidates};
 pub use entry::{Entry, LookUp, Staleness, Tier};
 pub use error::{Error, ErrorKind};
+pub use event::{By, Event, Events, Eviction};
 pub use feed::{
     ChangeFeed, ChangeReceiver, ChangeSender, Changed, FeedEnd, FeedStats, Following, change_channel,
 };
 pub use in_process::InProcess;
 pub use key::CacheKey;
 pub use loaded::Loaded;
+pub use log::LogKeys;
 pub use nearfar::{Nearfar, NearfarBuilder};
 pub use nearfar_core::{CircuitState, Disconnected, NodeId, Version};
 pub use nearfar_redis::{Diagnosis, Examination, Fact, Finding, FindingKind, Severity, Tls};

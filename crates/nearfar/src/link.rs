@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clock::Clock;
 use crate::courier::Courier;
+use crate::log;
 use crate::member::{Heard, Member, Told};
 use crate::outbox::Undelivered;
 use crate::vigil::{Silent, Vigil};
@@ -148,7 +149,7 @@ impl Loop {
                 () = self.context.clock.sleep_until(wake_at) => {}
                 event = self.bus.next() => match event {
                     Some(event) => self.handle_event(event),
-                    None => return tracing::error!("the bus has ended: this node serves nothing from L1 any more"),
+                    None => return report_end("the bus has ended"),
                 },
             }
         }
@@ -195,6 +196,7 @@ impl Loop {
         self.let_leave();
         self.poll_watchdogs(now);
         for (partition, member) in &mut self.members {
+            member.report_trust(now);
             if member.poll_watchdog(now) {
                 self.bus.subscribe(partition, self.context.node);
             }
@@ -326,11 +328,15 @@ fn dismiss(member: Member) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(member)));
 }
 
+fn report_end(why: &str) {
+    tracing::error!(target: log::BUS, "{why}: this node serves nothing from L1 any more");
+}
+
 /// Whatever ended it: what nobody delivers any more is not queued.
 impl Drop for Loop {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            tracing::error!("the receive loop has panicked: this node serves nothing from L1 any more");
+            report_end("the receive loop has panicked");
         }
         self.close_outboxes();
         std::mem::take(&mut self.members).into_values().for_each(dismiss);

@@ -9,15 +9,18 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use nearfar_core::{Gate, Moment};
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use crate::call::{CallOptions, Source};
 use crate::claim::Turn;
 use crate::engine::Engine;
 use crate::entry::{Entry, Staleness, Tier};
 use crate::error::{Error, Operation};
+use crate::event::Event;
 use crate::flight::{Boarding, Departure, FlightId};
 use crate::key::{self, CacheKey};
 use crate::loaded::Loaded;
+use crate::log;
 use crate::look::{Errand, Look, Verdict, Wanted};
 use crate::refresh::RefreshAhead;
 use crate::wait::in_background;
@@ -95,9 +98,18 @@ where
         errand: Errand<K>,
         loader: impl Load<K, V>,
     ) -> Result<Entry<V>, Error> {
+        let key = errand.encoded.clone();
         let entry = self.answer(errand, loader, self.now()).await?;
-        self.held.counters.stale_hits.add(entry.staleness().is_some().into());
+        self.count_if_stale(&key, &entry);
         Ok(entry)
+    }
+
+    pub(crate) fn count_if_stale(&self, key: &Bytes, entry: &Entry<V>) {
+        let Some(why) = entry.staleness() else { return };
+        self.held.counters.stale_hits.add(1);
+        self.held.counters.outlet.tell(|| Event::StaleServed { key: key.clone(), why });
+        let (namespace, key) = (self.namespace().as_str(), self.shown(key));
+        tracing::debug!(target: log::CACHE, namespace, key, ?why, "something stale was served");
     }
 
     /// What a caller gets who has come then.
@@ -189,17 +201,19 @@ where
         errand: Errand<K>,
         loader: L,
     ) -> impl Future<Output = Result<Entry<V>, Error>> + Send + use<K, V, L> {
-        Arc::clone(self).caught(Arc::clone(self).fly(errand, loader))
+        Arc::clone(self).caught(errand.encoded.clone(), Arc::clone(self).fly(errand, loader))
     }
 
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
     pub(crate) async fn caught(
         self: Arc<Self>,
+        key: Bytes,
         load: impl Future<Output = Result<Entry<V>, Error>>,
     ) -> Result<Entry<V>, Error> {
         AssertUnwindSafe(load).catch_unwind().await.unwrap_or_else(|panic| {
-            self.held.counters.load_failures.add(1);
-            Err(Error::loader_panicked(&*panic))
+            let error = Error::loader_panicked(&*panic);
+            self.count_failed_loads([key.as_ref()], &error);
+            Err(error)
         })
     }
 
@@ -214,8 +228,8 @@ where
             }
             Verdict::Meanwhile(entry) => {
                 let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
-                let key = errand.key.clone();
-                let landing = Arc::clone(&self).caught(Arc::clone(&self).land(errand, loader, look));
+                let (key, encoded) = (errand.key.clone(), errand.encoded.clone());
+                let landing = Arc::clone(&self).caught(encoded, Arc::clone(&self).land(errand, loader, look));
                 in_background(self.held.flights.go_on(&key, landing));
                 Ok(entry)
             }
@@ -238,10 +252,10 @@ where
         let has_stale = stale.is_some();
         let load = async {
             let given = stale.as_ref().map(|previous| previous.entry(self.now()));
-            let found = self.load(errand.key.clone(), given, loader).await?;
+            let found = self.load(&errand, given, loader).await?;
             self.fill(&errand, found.or(&errand.wanted.call), start, stale).await
         };
-        let landed = Arc::clone(&self).caught(load).await;
+        let landed = Arc::clone(&self).caught(errand.encoded.clone(), load).await;
         drop(claim);
         match landed {
             Err(error) => self.after_failure(&errand, has_stale, error).await,
@@ -265,15 +279,44 @@ where
 
     async fn load(
         &self,
-        key: K,
+        errand: &Errand<K>,
         previous: Option<Entry<V>>,
         loader: impl Load<K, V>,
     ) -> Result<Loaded<V>, Error> {
-        let found = loader.load(key, previous).await;
-        let counters = &self.held.counters;
-        let counter = if found.is_ok() { &counters.loads } else { &counters.load_failures };
-        counter.add(1);
+        let (began, key) = (self.now(), &errand.encoded);
+        let (namespace, shown) = (self.namespace().as_str(), self.shown(key));
+        let span = tracing::debug_span!(target: log::CACHE, "load", namespace, key = shown);
+        let found = loader.load(errand.key.clone(), previous).instrument(span).await;
+        match &found {
+            Ok(_) => self.count_loads([key.as_ref()], began),
+            Err(error) => self.count_failed_loads([key.as_ref()], error),
+        }
         found
+    }
+
+    /// A loader has found something for these keys.
+    pub(crate) fn count_loads<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>, began: Moment) {
+        let took = self.now().since(began);
+        let (counters, namespace) = (&self.held.counters, self.namespace().as_str());
+        #[cfg(feature = "metrics")]
+        crate::metrics::loaded(namespace, took);
+        for key in keys {
+            counters.loads.add(1);
+            counters.outlet.tell(|| Event::Loaded { key: Bytes::copy_from_slice(key), took });
+            tracing::debug!(target: log::CACHE, namespace, key = self.shown(key), ?took, "loaded");
+        }
+    }
+
+    pub(crate) fn count_failed_loads<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>, error: &Error) {
+        let (counters, namespace) = (&self.held.counters, self.namespace().as_str());
+        for key in keys {
+            counters.load_failures.add(1);
+            let event = || Event::LoadFailed { key: Bytes::copy_from_slice(key), error: error.clone() };
+            counters.outlet.tell(event);
+            // What the text of a user's error says is the user's, who is told it.
+            let kind = error.kind();
+            tracing::debug!(target: log::CACHE, namespace, key = self.shown(key), ?kind, "a load failed");
+        }
     }
 
     /// What a hit that is due brings with it: others are told that the value was read, and it is loaded again in the

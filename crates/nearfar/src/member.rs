@@ -13,9 +13,12 @@ use nearfar_core::{
 use tokio::sync::oneshot;
 
 use crate::courier::Courier;
+use crate::event::{By, Event};
+use crate::log;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
 use crate::tags::TagChange;
+use crate::trust::TrustReport;
 
 /// What the receive loop does to a cache, whatever its types are. User code runs in it (keys are decoded, values
 /// dropped), so it may panic.
@@ -88,6 +91,7 @@ pub(crate) struct Member {
     under_way: Vec<BeatId>,
     /// Barks if this cache's echoes stay away although those of others may come.
     watchdog: Watchdog,
+    trust: TrustReport,
 }
 
 impl Member {
@@ -95,7 +99,7 @@ impl Member {
         follower: Follower,
         courier: Courier,
         waits: oneshot::Sender<Subscription>,
-        patience: Duration,
+        (patience, trust): (Duration, TrustReport),
     ) -> Self {
         Self {
             follower,
@@ -106,6 +110,7 @@ impl Member {
             proved: false,
             under_way: Vec::new(),
             watchdog: Watchdog::new(patience),
+            trust,
         }
     }
 
@@ -151,7 +156,12 @@ impl Member {
     pub(crate) fn due(&self) -> Moment {
         let beat =
             if self.under_way.len() < BEATS_AT_ONCE { self.follower.beat_due() } else { Moment::NEVER };
-        beat.min(self.watchdog.due()).min(self.courier.due())
+        beat.min(self.watchdog.due()).min(self.courier.due()).min(self.trust.due(self.held.gate()))
+    }
+
+    /// Tells whether trust was gained or lost since the last time.
+    pub(crate) fn report_trust(&mut self, now: Moment) {
+        self.trust.report(&self.courier, now);
     }
 
     /// L2 has answered a beat, and told its time, or will not any more.
@@ -173,6 +183,7 @@ impl Member {
         }
         if message.origin != node {
             self.count_received(&message, self.held.remote().latest(now));
+            self.held.counters().outlet.tell(|| event(&message));
         }
         match self.follower.handle_message(self.held.gate(), &message, frame) {
             Standing::Next if self.accounts_for(&[message], node, self.follower.applied()) => {
@@ -183,9 +194,9 @@ impl Member {
             }
             Standing::Next => {
                 self.follower.handle_fork(self.held.gate());
-                self.held.counters().doubts.add(1);
+                self.count_doubt();
             }
-            Standing::Gap => self.held.counters().doubts.add(1),
+            Standing::Gap => self.count_doubt(),
             Standing::Duplicate | Standing::OutOfStep => {}
         }
     }
@@ -219,7 +230,10 @@ impl Member {
         counters.invalidations_received.add(message.body.names().len() as u64);
         if let Some(now) = remote_now {
             // A sequence is drawn from L2's clock, see `Version`.
-            counters.propagation.record(now.since(Moment::from_micros(message.sequence.number())));
+            let took = now.since(Moment::from_micros(message.sequence.number()));
+            counters.propagation.record(took);
+            #[cfg(feature = "metrics")]
+            crate::metrics::propagated(self.courier.partition.namespace().as_str(), took);
         }
     }
 
@@ -269,7 +283,13 @@ impl Member {
             self.follower.give_up_replay(gate);
             return self.resynced(now);
         };
-        self.held.counters().replayed.add(replay.messages().len() as u64);
+        let messages = replay.messages().len() as u64;
+        self.held.counters().replayed.add(messages);
+        if messages > 0 {
+            let (namespace, partition) = self.names();
+            tracing::debug!(target: log::BUS, namespace, partition, messages, "missed messages were replayed");
+            self.held.counters().outlet.tell(|| Event::Replayed { partition, messages });
+        }
         self.held.advance(replay.reaches());
         self.follower.finish_replay(gate, &replay);
         self.report_proved();
@@ -298,7 +318,8 @@ impl Member {
         if let Some(builder) = self.waits.take() {
             let _ = builder.send(Err(reason));
         } else {
-            tracing::warn!("the subscription of {partition} is refused: {reason}");
+            let (namespace, partition) = (partition.namespace().as_str(), partition.index());
+            tracing::warn!(target: log::BUS, namespace, partition, %reason, "the subscription is refused");
         }
     }
 
@@ -314,7 +335,11 @@ impl Member {
             // the invalidation of.
             self.held.gate().forget_copies();
         }
-        self.held.counters().reissued.add(reissued as u64);
+        let reissued = reissued as u64;
+        self.held.counters().reissued.add(reissued);
+        let (namespace, partition) = self.names();
+        tracing::info!(target: log::BUS, namespace, partition, reissued, "nothing proved L1: it was forgotten");
+        self.held.counters().outlet.tell(|| Event::Resynced { partition, reissued });
         self.report_proved();
     }
 
@@ -335,11 +360,35 @@ impl Member {
     pub(crate) fn handle_doubt(&mut self) {
         // Counted once it has taken effect: who sees the count finds no trust from before.
         self.follower.handle_doubt(self.held.gate());
+        self.count_doubt();
+    }
+
+    fn count_doubt(&self) {
         self.held.counters().doubts.add(1);
+        let (namespace, partition) = self.names();
+        tracing::debug!(target: log::BUS, namespace, partition, "messages may be missing");
+        self.held.counters().outlet.tell(|| Event::Doubted { partition });
+    }
+
+    fn names(&self) -> (&str, u16) {
+        let partition = &self.courier.partition;
+        (partition.namespace().as_str(), partition.index())
     }
 
     pub(crate) fn close(&self) {
         self.held.close();
+    }
+}
+
+/// What a message of another node's is told as.
+fn event(message: &Message) -> Event {
+    let by = By::Node(message.origin);
+    match &message.body {
+        MessageBody::Keys(keys) => Event::Invalidated { keys: keys.clone(), by },
+        MessageBody::Expired(keys) => Event::Expired { keys: keys.clone(), by },
+        MessageBody::Tags(tags) => Event::TagsInvalidated { tags: tags.clone(), by },
+        MessageBody::ExpiredTags(tags) => Event::TagsExpired { tags: tags.clone(), by },
+        MessageBody::Clear => Event::Cleared { by },
     }
 }
 

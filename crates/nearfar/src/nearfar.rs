@@ -16,6 +16,7 @@ use crate::config::NearfarConfig;
 use crate::error::{ConfigProblem, Error};
 use crate::in_process::InProcess;
 use crate::key::CacheKey;
+use crate::log;
 use crate::node::{LiveNode, Node, Timeouts};
 use crate::outbox::Undelivered;
 
@@ -221,6 +222,21 @@ impl Nearfar {
         diagnose(options, &subjects).await
     }
 
+    /// Tells the recorder of the crate `metrics` where the figures stand now, as happens every
+    /// [5 s](crate::metrics::INTERVAL) by itself: for who is asked for them and wants them to be fresh.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// // In the handler of `/metrics`, before the recorder is asked what to answer.
+    /// nearfar::Nearfar::in_process().report_metrics();
+    /// # }
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        self.node.reporter.report();
+    }
+
     /// Ends the node in order: L1 is served no more, the outboxes are emptied, the other nodes see this one leave,
     /// connections close. Waits about three command timeouts at the most, whatever the server does. Returns what L2 did not
     /// acknowledge, to each who calls it. Later
@@ -408,8 +424,9 @@ impl NearfarBuilder {
         self.check()?;
         let options = self.redis(url);
         let (l2, bus) = nearfar_redis::connect(options.clone()).await.map_err(Error::connect)?;
+        tracing::info!(target: log::SERVER, "connected");
         for warning in l2.warnings() {
-            tracing::warn!("{warning}");
+            tracing::warn!(target: log::SERVER, "{warning}");
         }
         let warnings = l2.warnings().into();
         let redis = Some(Arc::new(options));

@@ -20,8 +20,12 @@ use crate::error::{ConfigProblem, Error, Operation};
 use crate::guarded::Guarded;
 use crate::link::{Link, LinkContext, Order};
 use crate::member::{Follows, Member, Subscription};
+#[cfg(feature = "metrics")]
+use crate::metrics::Reporter;
 use crate::options::Options;
 use crate::outbox::{SharedOutbox, Undelivered};
+use crate::trust::TrustReport;
+use crate::watched::Caches;
 
 /// One node: its connections and its receive loop. Dropping the last handle ends all of it.
 pub(crate) struct Node {
@@ -30,8 +34,11 @@ pub(crate) struct Node {
     pub(crate) timeouts: Timeouts,
     /// Whether a cache may be built while L2 cannot be reached.
     pub(crate) start_degraded: bool,
+    pub(crate) caches: Arc<Caches>,
     l2: Arc<Guarded>,
     link: Link,
+    #[cfg(feature = "metrics")]
+    pub(crate) reporter: Reporter,
     closed: AtomicBool,
     /// What the receive loop has left undone, once it has ended.
     left: Arc<Mutex<Vec<Undelivered>>>,
@@ -65,7 +72,10 @@ impl Node {
     ) -> Arc<Self> {
         let id = NodeId::new(fastrand::u64(..));
         let left = Arc::default();
-        let l2 = Arc::new(Guarded::new(l2, clock));
+        let caches = Arc::<Caches>::default();
+        let l2 = Arc::new(Guarded::new(l2, clock, Arc::clone(&caches)));
+        #[cfg(feature = "metrics")]
+        let reporter = Reporter::start(Arc::clone(&caches), Arc::clone(&l2), clock);
         let context = LinkContext {
             node: id,
             l2: Arc::clone(&l2) as Arc<dyn L2>,
@@ -76,7 +86,21 @@ impl Node {
         };
         let link = Link::start(bus, context);
         let (closed, names, outboxes) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
-        Arc::new(Self { id, clock, timeouts, start_degraded, l2, link, closed, left, names, outboxes })
+        Arc::new(Self {
+            id,
+            clock,
+            timeouts,
+            start_degraded,
+            caches,
+            l2,
+            link,
+            #[cfg(feature = "metrics")]
+            reporter,
+            closed,
+            left,
+            names,
+            outboxes,
+        })
     }
 
     /// The store, unless the node was shut down.
@@ -128,7 +152,8 @@ impl Node {
         let (proved, proof) = oneshot::channel();
         let fence_window = options.fence_window;
         let courier = Courier { partition: partition.clone(), held, agreement, fence_window };
-        let member = Member::new(follower, courier, proved, patience(self.timeouts));
+        let trust = TrustReport::new(options.max_staleness, self.clock.now());
+        let member = Member::new(follower, courier, proved, (patience(self.timeouts), trust));
         self.link.order(Order::Attach { partition, member: Box::new(member) });
         proof
     }
@@ -190,6 +215,8 @@ impl Node {
         self.link.order(Order::Shutdown { done });
         // An error means that the loop has ended before.
         let _ = finished.await;
+        #[cfg(feature = "metrics")]
+        self.reporter.report();
         self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

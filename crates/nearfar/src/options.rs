@@ -10,6 +10,7 @@ use crate::config::{CacheConfig, Switch};
 use crate::error::{ConfigProblem, Error};
 use crate::lifetime::{IDLE_MARGIN, Left, Life, Lifetime, Limits};
 use crate::loaded::{Answer, Loaded};
+use crate::log::LogKeys;
 use crate::outcome::Unacknowledged;
 use crate::refresh::RefreshAhead;
 
@@ -35,6 +36,7 @@ pub(crate) struct Options {
     pub(crate) max_staleness: Duration,
     pub(crate) disconnected: Disconnected,
     pub(crate) unacknowledged: Unacknowledged,
+    pub(crate) log_keys: LogKeys,
     pub(crate) fence_window: Duration,
     pub(crate) schema: u32,
     pub(crate) max_value_bytes: usize,
@@ -75,6 +77,7 @@ impl Default for Options {
             max_staleness: Duration::from_secs(5),
             disconnected: Disconnected::Bypass,
             unacknowledged: Unacknowledged::Queue,
+            log_keys: LogKeys::Hashed,
             fence_window: Duration::from_secs(60),
             schema: 0,
             max_value_bytes: 64 << 20,
@@ -112,6 +115,7 @@ impl Options {
             schema,
             compression,
             max_value_bytes,
+            log_keys,
         } = config.clone();
         put(&mut self.ttl, ttl);
         put(&mut self.idle, idle.map(Switch::setting));
@@ -136,6 +140,7 @@ impl Options {
         put(&mut self.schema, schema);
         put(&mut self.compression, compression.map(Switch::setting));
         put(&mut self.max_value_bytes, max_value_bytes);
+        put(&mut self.log_keys, log_keys);
     }
 
     /// All of it, with the partitions that there are.
@@ -164,6 +169,7 @@ impl Options {
             partitions,
             compression,
             max_value_bytes,
+            log_keys,
         } = *self;
         CacheConfig {
             ttl: Some(ttl),
@@ -189,6 +195,7 @@ impl Options {
             schema: Some(schema),
             compression: Some(Switch::of(compression)),
             max_value_bytes: Some(max_value_bytes),
+            log_keys: Some(log_keys),
         }
     }
 }

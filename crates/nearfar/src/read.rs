@@ -15,9 +15,11 @@ use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Entry, Slot, Tier};
 use crate::error::{Error, Operation};
+use crate::event::Event;
 use crate::holdings::Part;
-use crate::key::CacheKey;
+use crate::key::{self, CacheKey};
 use crate::lifetime::{Left, Lifetime};
+use crate::log;
 use crate::payload::Unreadable;
 use crate::tags::{Judgement, judge_by};
 
@@ -89,7 +91,9 @@ where
     pub(crate) fn l1_knows_absent(&self, key: &K, call: &CallOptions) -> bool {
         let found = call.reads_l1().then(|| self.held.l1.get(key, || self.now())).flatten();
         let absent = found.is_some_and(|(slot, _)| slot.value().is_none() && call.takes(&slot));
-        self.held.counters.l1_hits.add(absent.into());
+        if absent {
+            self.count_l1_hit(key);
+        }
         absent
     }
 
@@ -98,14 +102,37 @@ where
     pub(crate) fn l1_hit<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
     where
         K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         if !call.reads_l1() {
             return None;
         }
         let entry = self.peek(key).filter(|entry| call.takes(entry.slot()))?;
-        self.held.counters.l1_hits.add(1);
+        self.count_l1_hit(key);
         Some(entry)
+    }
+
+    #[inline]
+    fn count_l1_hit<Q>(&self, key: &Q)
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        let counters = &self.held.counters;
+        counters.l1_hits.add(1);
+        if counters.outlet.is_heard() {
+            self.tell_l1_hit(key);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_l1_hit<Q>(&self, key: &Q)
+    where
+        Q: ToOwned<Owned = K> + ?Sized,
+    {
+        // A key that cannot be encoded is not in L1.
+        let Ok(key) = key::encode(&key.to_owned()) else { return };
+        self.held.counters.outlet.tell(|| Event::Hit { key, tier: Tier::L1 });
     }
 
     /// Reads a key in L2 and takes what it finds into L1.
@@ -157,12 +184,23 @@ where
                 }
             };
             let found = Found { slot, snapshot, is_unreadable };
-            let counters = &self.held.counters;
-            let counter = if found.fresh().is_some() { &counters.l2_hits } else { &counters.misses };
-            counter.add(1);
+            self.count_l2_read(key, found.fresh().is_some());
             (asked, found)
         });
         Ok(found.collect())
+    }
+
+    fn count_l2_read(&self, key: &Bytes, is_hit: bool) {
+        let counters = &self.held.counters;
+        let counter = if is_hit { &counters.l2_hits } else { &counters.misses };
+        counter.add(1);
+        counters.outlet.tell(|| match key.clone() {
+            key if is_hit => Event::Hit { key, tier: Tier::L2 },
+            key => Event::Miss { key },
+        });
+        let (namespace, key) = (self.namespace().as_str(), self.shown(key));
+        let what = if is_hit { "a hit in L2" } else { "a miss" };
+        tracing::trace!(target: log::CACHE, namespace, key, "{what}");
     }
 
     /// Whether L2 holds something for the key that may be served.
@@ -187,7 +225,11 @@ where
 
     async fn snapshots(&self, part: &Part, keys: &[Bytes]) -> Result<Vec<Snapshot>, Error> {
         match self.node().l2()?.read_many(&part.id, keys).await {
-            Ok(reading) if reading.envelopes.len() == keys.len() => Ok(reading.snapshots().collect()),
+            Ok(reading) if reading.envelopes.len() == keys.len() => {
+                let len = reading.envelopes.iter().flatten().map(|envelope| envelope.len() as u64).sum();
+                self.held.counters.l2_bytes_read.add(len);
+                Ok(reading.snapshots().collect())
+            }
             outcome => Err(self.unread(outcome.err().unwrap_or(L2Error::Unexpected))),
         }
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::outlet::Outlet;
+
 /// A count that many threads add to.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -21,9 +23,14 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What a cache counts.
+        /// What a cache counts, and where it tells what it counts.
+        ///
+        /// In this order: a hit writes to its counter in any case, and on the same line of the processor's cache it reads
+        /// whether anybody listens.
         #[derive(Debug, Default)]
+        #[repr(C, align(64))]
         pub(crate) struct Counters {
+            pub(crate) outlet: Outlet,
             $(pub(crate) $name: Counter,)*
             pub(crate) propagation: Propagation,
         }
@@ -55,6 +62,8 @@ macro_rules! counters {
             pub propagation: PropagationStats,
             /// About how many entries L1 holds.
             pub l1_entries: u64,
+            /// About how much of [`l1_max_bytes`](crate::CacheBuilder::l1_max_bytes) they take; `None` if that is not set.
+            pub l1_bytes: Option<u64>,
             /// Whether this node has proof that it hears of every invalidation, in every partition.
             pub trusted: bool,
             /// How many partitions the namespace has.
@@ -71,12 +80,11 @@ macro_rules! counters {
         }
 
         impl Counters {
-            pub(crate) fn snapshot(&self, l1_entries: u64, trusted: bool) -> Stats {
+            /// The counts alone.
+            pub(crate) fn snapshot(&self) -> Stats {
                 Stats {
                     $($name: self.$name.count(),)*
                     propagation: self.propagation.snapshot(),
-                    l1_entries,
-                    trusted,
                     ..Stats::default()
                 }
             }
@@ -95,6 +103,10 @@ counters! {
     misses,
     /// Reads of L2, and fills, that failed.
     l2_failures,
+    /// Bytes of values that L2 sent, as they stand there.
+    l2_bytes_read,
+    /// Bytes of values that L2 has stored for this node.
+    l2_bytes_written,
     /// Tags that L2 was asked about, for entries from before this node listened. In steady state there are none.
     tag_lookups,
     /// Loads that gave a value.

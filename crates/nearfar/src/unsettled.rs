@@ -10,8 +10,10 @@ use nearfar_core::{Batch, Moment, Subject, Version};
 use crate::agreement::Disagreement;
 use crate::engine::Engine;
 use crate::error::{Error, Operation};
+use crate::event::{By, Event};
 use crate::holdings::{Holdings, Part};
 use crate::key::CacheKey;
+use crate::log;
 use crate::outcome::{Outcome, Unacknowledged};
 
 /// What a change is about.
@@ -37,6 +39,19 @@ impl<K> About<'_, K> {
             Self::Keys(keys) => Batch::Keys(keys.iter().map(|(_, encoded)| encoded.clone()).collect()),
             Self::Tags(tags) => Batch::Tags(tags.to_vec()),
             Self::Everything => Batch::Everything,
+        }
+    }
+
+    /// What a change of this kind is told as, once L2 has acknowledged it.
+    pub(crate) fn event(self, doing: Operation) -> Event {
+        let by = By::ThisNode;
+        match (self.batch(), doing) {
+            (Batch::Keys(keys), Operation::Set) => Event::Set { keys },
+            (Batch::Keys(keys), Operation::Expire) => Event::Expired { keys, by },
+            (Batch::Keys(keys), _) => Event::Invalidated { keys, by },
+            (Batch::Tags(tags), Operation::ExpireTags) => Event::TagsExpired { tags, by },
+            (Batch::Tags(tags), _) => Event::TagsInvalidated { tags, by },
+            (Batch::Everything, _) => Event::Cleared { by },
         }
     }
 
@@ -218,8 +233,19 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     fn queue(&self) -> bool {
         let now = self.engine.now();
         let is_queued = self.part.outbox.queue(now, self.about.batch(), self.executed_by);
-        self.held().counters.queued.add(is_queued.into());
+        if is_queued {
+            self.tell_queued();
+        }
         is_queued
+    }
+
+    fn tell_queued(&self) {
+        let counters = &self.held().counters;
+        counters.queued.add(1);
+        let (partition, doing) = (&self.part.id, self.doing);
+        let (namespace, partition) = (partition.namespace().as_str(), partition.index());
+        tracing::debug!(target: log::CACHE, namespace, partition, ?doing, "a change waits in the outbox");
+        counters.outlet.tell(|| Event::Queued { what: self.about.batch() });
     }
 
     /// A copy may be wrong now. Once it is queued: a read that begins after this must know that L2 has something wrong.
