@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -217,4 +218,30 @@ async fn caches_of_one_name_add_up() {
     again.set(&1, "v".to_owned()).await.unwrap();
     a.report_metrics();
     assert_eq!(records.of("nearfar_sets_total{namespace=twins}"), Some(3.0));
+}
+
+/// A report asks L1 how full it is, which gives back memory, while others fill it and evict from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_and_changes_do_not_wait_for_each_other() {
+    let (_, shared) = (records(), InProcess::new());
+    let (a, here) = cache_of(&shared, "busy").await;
+    let (b, there) = cache_of(&shared, "busy").await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reports = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                [&a, &b].into_iter().for_each(Nearfar::report_metrics);
+            }
+        }
+    });
+    let keys: Vec<u64> = (0..2_500).collect();
+    for _ in 0..5 {
+        let entries = keys.iter().map(|key| (*key, key.to_string()));
+        assert!(here.set_many(entries).await.into_iter().all(|outcome| outcome.is_ok()));
+        assert!(there.get_many(&keys).await.into_iter().all(|entry| entry.is_ok()));
+        assert!(here.invalidate_many(&keys).await.into_iter().all(|outcome| outcome.is_ok()));
+    }
+    done.store(true, Ordering::Relaxed);
+    reports.join().unwrap();
 }

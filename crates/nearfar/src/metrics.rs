@@ -20,7 +20,7 @@ use crate::stats::Stats;
 use crate::watched::{Caches, Watched};
 
 /// How often the recorder is told: figures are as old as this at the most. Systems that collect them ask every 10 s or more
-/// seldom, and telling takes some microseconds per cache.
+/// seldom.
 ///
 /// ```
 /// assert_eq!(nearfar::metrics::INTERVAL.as_secs(), 5);
