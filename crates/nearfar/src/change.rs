@@ -241,9 +241,7 @@ where
         change: Change,
     ) -> Result<Outcome, Error> {
         let mut unsettled = Unsettled::new(self, doing, part, about);
-        if change.precondition != Precondition::None {
-            unsettled = unsettled.conditional();
-        }
+        unsettled.is_conditional = change.precondition != Precondition::None;
         match self.change(&mut unsettled, change).await {
             Ok(version) => {
                 unsettled.remember(version);

@@ -121,7 +121,7 @@ pub(crate) struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
     may_be_overtaken: bool,
     is_settled: bool,
     /// Whether it has a precondition. Nobody is told that such a one is queued: what waits is an invalidation.
-    is_conditional: bool,
+    pub(crate) is_conditional: bool,
 }
 
 impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
@@ -143,11 +143,6 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             is_settled: false,
             is_conditional: false,
         }
-    }
-
-    /// One with a precondition.
-    pub(crate) fn conditional(self) -> Self {
-        Self { is_conditional: true, ..self }
     }
 
     /// Called when it is sent, or would be.
