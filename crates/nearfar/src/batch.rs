@@ -336,7 +336,9 @@ where
         }
         self.propose_all(candidates).await;
         drop(claims);
-        landing.into_iter().for_each(|(passenger, landed)| passenger.lands(landed));
+        for (passenger, landed) in landing {
+            passenger.lands(landed);
+        }
     }
 
     /// What one key is to become. A codec that panics over it does not fail the others.

@@ -95,10 +95,10 @@ where
         let mut unsent = Unsent::new(self, Operation::Set, part, steps.iter().map(named).collect());
         let mut told = Vec::new();
         for step in steps {
-            let (names, prepared): (Vec<_>, Vec<_>) = step.into_iter().unzip();
+            let (of_step, prepared): (Vec<_>, Vec<_>) = step.into_iter().unzip();
             unsent.send();
             let outcome = Box::pin(self.set_all(part, prepared, Precondition::None)).await;
-            told.extend(names.into_iter().map(|name| (name, outcome.clone())));
+            told.extend(of_step.into_iter().map(|name| (name, outcome.clone())));
         }
         told
     }
@@ -260,7 +260,7 @@ where
             About::Tags(tags) => {
                 let is_stale = doing == Operation::ExpireTags;
                 let change = if is_stale { TagChange::Stale } else { TagChange::Wrong };
-                self.held.settle_tags(part, tags, change, version, self.now());
+                part.settle_tags(tags, change, version, self.now());
             }
             About::Keys(keys) if doing == Operation::Expire => {
                 let now = self.now();

@@ -101,19 +101,6 @@ where
         self.l1.expire(key.clone(), &raised, now);
     }
 
-    /// What carries one of these tags is wrong, or stale, if it is older.
-    pub(crate) fn settle_tags(
-        &self,
-        part: &Part,
-        tags: &[Bytes],
-        change: TagChange,
-        version: Version,
-        now: Moment,
-    ) {
-        part.tags.note(tags, change, version, now);
-        part.gate.note(version);
-    }
-
     /// Every copy of the part so far is wrong.
     fn clear(&self, part: &Part, version: Version) {
         part.gate.clear(version);
@@ -189,6 +176,15 @@ where
     }
 }
 
+impl Part {
+    /// What carries one of these tags is wrong, or stale, if it is older.
+    pub(crate) fn settle_tags(&self, tags: &[Bytes], change: TagChange, version: Version, now: Moment) {
+        self.tags.note(tags, change, version, now);
+        // No copy is left behind by which to see that L2 has lost it.
+        self.gate.note(version);
+    }
+}
+
 /// One part of what is held, as the receive loop knows it.
 pub(crate) struct FollowedPart<K, V> {
     held: Arc<Holdings<K, V>>,
@@ -236,7 +232,7 @@ where
     }
 
     fn apply_tags(&self, version: Version, tags: &[Bytes], change: TagChange, now: Moment) {
-        self.held.settle_tags(self.part(), tags, change, version, now);
+        self.part().settle_tags(tags, change, version, now);
     }
 
     fn advance(&self, applied: Version) {

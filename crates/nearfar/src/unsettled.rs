@@ -163,7 +163,8 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             let limit = self.engine.node().timeouts.command;
             self.executed_by = now + limit + limit / DRIFT + CLOCK_STEP;
         }
-        !self.may_be_overtaken && !(self.is_conditional && self.is_wrong_in_l2())
+        let compares_with_what_is_wrong = self.is_conditional && self.is_wrong_in_l2();
+        !self.may_be_overtaken && !compares_with_what_is_wrong
     }
 
     /// Whether an invalidation of it waits, so that what L2 has is not what it is to be compared with.
