@@ -135,16 +135,5 @@ for i = 4, #KEYS do
   end
 end
 
--- The log is for replay only: without it a node resyncs, so its failure must not fail the change. A log of another
--- type, or of a history that was ahead of this one, is begun anew.
-if ARGV[4] ~= '0' then
-  local function append()
-    return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], decimal(version) .. '-0', 'm', message)
-  end
-  local added = append()
-  if type(added) == 'table' and added.err then
-    redis.pcall('DEL', KEYS[2])
-    append()
-  end
-end
+append_to_log(KEYS[2], ARGV[4], version, message)
 return version

@@ -47,14 +47,5 @@ redis.call(ARGV[1], prefix .. '#bus', message)
 for i = 3, #KEYS do
   store(KEYS[i], envelope, ARGV[3], version, now)
 end
-if ARGV[2] ~= '0' then
-  local function append()
-    return redis.pcall('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], decimal(version) .. '-0', 'm', message)
-  end
-  local added = append()
-  if type(added) == 'table' and added.err then
-    redis.pcall('DEL', KEYS[2])
-    append()
-  end
-end
+append_to_log(KEYS[2], ARGV[2], version, message)
 return version

@@ -190,3 +190,19 @@ local function is_disowned(bytes, key, head)
   local version = struct.unpack('>I8', bytes, 9)
   return any_tag(bytes, key, head, function(wrong) return wrong > version end)
 end
+
+-- The log is for replay only: without it a node resyncs, so its failure must not fail the change. A log of another type, or
+-- of a history that was ahead of this one, is begun anew. It keeps about so many messages; with 0 there is none.
+local function append_to_log(key, most, version, message)
+  if most == '0' then
+    return
+  end
+  local function append()
+    return redis.pcall('XADD', key, 'MAXLEN', '~', most, decimal(version) .. '-0', 'm', message)
+  end
+  local added = append()
+  if type(added) == 'table' and added.err then
+    redis.pcall('DEL', key)
+    append()
+  end
+end
