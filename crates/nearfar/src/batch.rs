@@ -3,7 +3,7 @@
 //! Each key has a flight of its own, which others may join and which joins others, as if it were alone; those that a call
 //! leads share one trip. Who is refused what a batch brings (it is stale, or too old for the call) goes on alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,13 +110,7 @@ where
 
     /// What is to be done about keys, by partition, in steps that are not too large.
     fn steps<T>(&self, keys: Vec<T>, encoded: impl Fn(&T) -> &Bytes) -> Vec<(&Part, Vec<T>)> {
-        let mut parts: BTreeMap<u16, Vec<T>> = BTreeMap::new();
-        for key in keys {
-            let part = self.held.part_of(encoded(&key)).id.index();
-            parts.entry(part).or_default().push(key);
-        }
-        let steps = parts.into_iter().flat_map(|(index, keys)| {
-            let part = &self.held.parts[usize::from(index)];
+        let steps = self.held.by_part(keys, &encoded).flat_map(|(part, keys)| {
             chunks(keys, |key| encoded(key).len()).into_iter().map(move |chunk| (part, chunk))
         });
         steps.collect()

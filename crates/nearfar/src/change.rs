@@ -189,14 +189,8 @@ where
 
     /// What is to be done about names, by partition: those of one go one after the other, in steps that are not too large.
     fn steps_of<T>(&self, by_name: BTreeMap<Bytes, T>, len: impl Fn(&T) -> usize) -> Vec<(&Part, Steps<T>)> {
-        let mut parts: BTreeMap<u16, Vec<(Bytes, T)>> = BTreeMap::new();
-        for (name, one) in by_name {
-            parts.entry(self.held.part_of(&name).id.index()).or_default().push((name, one));
-        }
-        let steps = |(index, named): (u16, Vec<(Bytes, T)>)| {
-            (&self.held.parts[usize::from(index)], chunks(named, |(name, one)| name.len() + len(one)))
-        };
-        parts.into_iter().map(steps).collect()
+        let steps = |(part, named)| (part, chunks(named, |(name, one): &(Bytes, T)| name.len() + len(one)));
+        self.held.by_part(by_name, |(name, _)| name).map(steps).collect()
     }
 
     async fn change_keys(

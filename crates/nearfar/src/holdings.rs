@@ -1,5 +1,6 @@
 //! What a node holds of a cache: the part that follows the bus.
 
+use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 #[cfg(feature = "metrics")]
@@ -85,6 +86,19 @@ where
     pub(crate) fn part_of(&self, encoded: &[u8]) -> &Part {
         let count = u16::try_from(self.parts.len()).expect("the settings were checked");
         &self.parts[usize::from(PartitionId::index_of(encoded, count))]
+    }
+
+    /// These by the part that their encoded keys are in, in the order of the parts.
+    pub(crate) fn by_part<T>(
+        &self,
+        all: impl IntoIterator<Item = T>,
+        encoded: impl Fn(&T) -> &Bytes,
+    ) -> impl Iterator<Item = (&Part, Vec<T>)> {
+        let mut parts: BTreeMap<u16, Vec<T>> = BTreeMap::new();
+        for one in all {
+            parts.entry(self.part_of(encoded(&one)).id.index()).or_default().push(one);
+        }
+        parts.into_iter().map(|(index, some)| (&self.parts[usize::from(index)], some))
     }
 
     /// An invalidation is known: no older copy stays, no older flight is joined.
