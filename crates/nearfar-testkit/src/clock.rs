@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long [`eventually`] waits: long enough for a loaded machine, short enough to read the failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often to look whether a condition holds.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::clock::{LOOK_EVERY, PATIENCE, Stopwatch, let_pass};
 use crate::ports::Reservation;
 use pump::pump;
 
@@ -132,10 +133,21 @@ impl FaultProxy {
     pub async fn accept(&self) {
         // The old listener must be gone before the port can be bound again.
         self.refuse().await;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port()))
-            .await
-            .expect("the port is reserved for this proxy");
+        let listener = self.bind().await;
         lock(&self.listening).spawn(listen(listener, self.connections.clone()));
+    }
+
+    /// The port is reserved for this proxy. But a process that another thread just starts holds what was open in this one,
+    /// an old listener among it, until it executes its program.
+    async fn bind(&self) -> TcpListener {
+        let waited = Stopwatch::start();
+        loop {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, self.port())).await {
+                Ok(listener) => return listener,
+                Err(error) => assert!(waited.elapsed() < PATIENCE, "the port is not to be had: {error}"),
+            }
+            let_pass(LOOK_EVERY).await;
+        }
     }
 
     /// How many connections are open now, stranded ones left out.

@@ -3,6 +3,9 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nearfar_testkit::{Cut, Direction, FaultProxy, Flow, RedisServer, RespClient, Stopwatch, eventually};
@@ -199,4 +202,26 @@ async fn a_dropped_proxy_ends_its_connections() {
     drop(proxy);
     client.next().await.unwrap_err();
     eventually("nothing listens", async || RespClient::connect(port).await.is_err()).await;
+}
+
+/// Until it executes its program, a process that is just being started holds what its parent had open, the socket of a
+/// port that was just looked at among it.
+#[tokio::test]
+async fn a_proxy_gets_its_port_while_processes_are_started() {
+    let stop = Arc::new(AtomicBool::new(false));
+    let starting = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::SeqCst) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        }
+    });
+    for _ in 0..2_000 {
+        let proxy = FaultProxy::start(1).await;
+        proxy.refuse().await;
+        proxy.accept().await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    starting.join().unwrap();
 }
