@@ -14,7 +14,7 @@
 //! cut off and goes on answering. The last three are limits of the contract.
 //!
 //! A seed that failed is repeated, with its trace, by
-//! `SIM_SEED=<seed> scripts/test -p nearfar-tests --test sim replay -- --nocapture`.
+//! `SIM_SEED=<seed> scripts/test -p nearfar-proofs --test sim replay -- --nocapture`.
 
 mod backend;
 mod chaos;
@@ -88,7 +88,7 @@ const FAILURES_SHOWN: usize = 5;
 
 fn failure(seed: u64, violations: &[String]) -> String {
     format!(
-        "seed {seed}: {}\nreplay it: SIM_SEED={seed} scripts/test -p nearfar-tests --test sim replay -- --nocapture",
+        "seed {seed}: {}\nreplay it: SIM_SEED={seed} scripts/test -p nearfar-proofs --test sim replay -- --nocapture",
         violations.join("\n")
     )
 }

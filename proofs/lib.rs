@@ -1,0 +1,1 @@
+//! Nothing: what is proved is in the tests of this package.
