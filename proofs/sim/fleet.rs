@@ -119,7 +119,7 @@ impl Process {
     }
 }
 
-fn counted(stats: &Stats) -> [(&'static str, u64); 14] {
+fn counted(stats: &Stats) -> [(&'static str, u64); 16] {
     [
         ("L1 hits", stats.l1_hits),
         ("L2 hits", stats.l2_hits),
@@ -129,6 +129,8 @@ fn counted(stats: &Stats) -> [(&'static str, u64); 14] {
         ("stale hits", stats.stale_hits),
         ("flights joined", stats.joined),
         ("fills refused at the node", stats.fills_refused),
+        ("reads together with others", stats.coalesced_reads),
+        ("changes together with others", stats.coalesced_changes),
         ("changes queued", stats.queued),
         ("keys reissued", stats.reissued),
         ("invalidations received", stats.invalidations_received),

@@ -27,4 +27,5 @@ mod revalidating;
 mod sealed;
 mod subscriptions;
 mod tags;
+mod together;
 mod updating;

@@ -1,8 +1,10 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Envelope, EnvelopeHeader, Message, MessageBody, Moment, NodeId, Version};
+use crate::{Batch, Envelope, EnvelopeHeader, Message, MessageBody, Moment, NodeId, Version};
 
 /// One key's part of a change.
 ///
@@ -138,6 +140,75 @@ impl Change {
     /// Stores envelopes under several keys, of which each is named once.
     pub fn set_many(origin: NodeId, writes: Vec<KeyWrite>) -> Self {
         Self::of_keys(origin, Effect::Write, writes)
+    }
+
+    /// Whether one step may do what both do, so that nobody can tell the difference: it has one number for both.
+    ///
+    /// ```
+    /// use nearfar_core::{Change, NodeId, Precondition};
+    /// use std::time::Duration;
+    ///
+    /// let node = NodeId::new(1);
+    /// let invalidate = || Change::invalidate(node, vec!["key".into()], Duration::from_secs(60));
+    /// assert!(invalidate().goes_with(&invalidate()));
+    /// assert!(!invalidate().goes_with(&Change::clear(node)));
+    /// assert!(!invalidate().goes_with(&invalidate().only_if(Precondition::Absent)));
+    /// ```
+    pub fn goes_with(&self, other: &Self) -> bool {
+        self.effect == other.effect
+            && self.effect != Effect::Clear
+            && [self, other].iter().all(|change| change.precondition == Precondition::None)
+    }
+
+    /// Does in one step what these do one after the other, by the earliest of their deadlines; of several writes of a key
+    /// the last one counts. All of them [go with](Self::goes_with) the first.
+    ///
+    /// ```
+    /// use nearfar_core::{Change, NodeId};
+    /// use std::time::Duration;
+    ///
+    /// let node = NodeId::new(1);
+    /// let invalidate = |key: &'static str| Change::invalidate(node, vec![key.into()], Duration::from_secs(60));
+    /// let both = Change::as_one(node, vec![invalidate("a"), invalidate("b"), invalidate("a")]);
+    /// assert_eq!(both.writes.len(), 2);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn as_one(origin: NodeId, changes: Vec<Self>) -> Self {
+        let effect = changes.first().expect("there are changes").effect;
+        if changes.len() == 1 {
+            return changes.into_iter().next().expect("there is one");
+        }
+        let deadline = changes.iter().map(|change| change.deadline).min().expect("there are changes");
+        let (mut places, mut writes) = (HashMap::new(), Vec::new());
+        for write in changes.into_iter().flat_map(|change| change.writes) {
+            match places.entry(write.key.clone()) {
+                Entry::Occupied(place) => writes[*place.get()] = write,
+                Entry::Vacant(place) => {
+                    place.insert(writes.len());
+                    writes.push(write);
+                }
+            }
+        }
+        Self::of_keys(origin, effect, writes).by(deadline)
+    }
+
+    /// What it is about.
+    ///
+    /// ```
+    /// use nearfar_core::{Batch, Change, NodeId};
+    ///
+    /// assert_eq!(Change::clear(NodeId::new(1)).subjects(), Batch::Everything);
+    /// ```
+    pub fn subjects(&self) -> Batch {
+        let names = self.writes.iter().map(|write| write.key.clone()).collect();
+        match self.effect {
+            Effect::Write | Effect::Expire => Batch::Keys(names),
+            Effect::InvalidateTags | Effect::ExpireTags => Batch::Tags(names),
+            Effect::Clear => Batch::Everything,
+        }
     }
 
     fn of_keys(origin: NodeId, effect: Effect, writes: Vec<KeyWrite>) -> Self {

@@ -15,6 +15,7 @@ use crate::chunks::chunks;
 use crate::engine::{Engine, boxed, weight};
 use crate::entry::{Content, Slot};
 use crate::error::{ConfigProblem, Error, Operation};
+use crate::gathering::Written;
 use crate::holdings::Part;
 use crate::key::CacheKey;
 use crate::lifetime::{Left, Lifetime};
@@ -129,12 +130,16 @@ where
         let writes = prepared.iter().map(|one| one.write.clone()).collect();
         let named: Vec<(K, Bytes)> = prepared.iter().map(|one| one.named.clone()).collect();
         let change = Change::set_many(self.node().id, writes).only_if(precondition);
-        let outcome = self.change_part(part, About::Keys(&named), Operation::Set, change).await?;
+        let (outcome, replaced) = self.write_part(part, About::Keys(&named), Operation::Set, change).await?;
         let Outcome::Applied(version) = outcome else { return Ok(outcome) };
         let counters = &self.held.counters;
         counters.sets.add(prepared.len() as u64);
         counters.l2_bytes_written.add(prepared.iter().map(|one| one.write.envelope.len() as u64).sum());
         for (one, ticket) in prepared.into_iter().zip(tickets) {
+            // Another `set` has the same number, and has the last word.
+            if replaced.contains(&one.named.1) {
+                continue;
+            }
             let slot = Slot {
                 content: one.content,
                 version,
@@ -234,16 +239,27 @@ where
         doing: Operation,
         change: Change,
     ) -> Result<Outcome, Error> {
+        self.write_part(part, about, doing, change).await.map(|(outcome, _)| outcome)
+    }
+
+    /// Changes something in one partition, together with what others change there now. Tells with the outcome which of
+    /// its keys have been changed again in the same step, and by the same number.
+    async fn write_part(
+        &self,
+        part: &Part,
+        about: About<'_, K>,
+        doing: Operation,
+        change: Change,
+    ) -> Result<(Outcome, Vec<Bytes>), Error> {
         let mut unsettled = Unsettled::new(self, doing, part, about);
         unsettled.is_conditional = change.precondition != Precondition::None;
         match self.change(&mut unsettled, change).await {
-            Ok(version) => {
-                unsettled.remember(version);
+            Ok(Written { version, replaced }) => {
                 self.settle(part, about, doing, version);
                 self.held.counters.outlet.tell(|| about.event(doing));
-                unsettled.acknowledged(version)
+                unsettled.acknowledged(version).map(|outcome| (outcome, replaced))
             }
-            Err(cause) => unsettled.failed(cause),
+            Err(cause) => unsettled.failed(cause).map(|outcome| (outcome, Vec::new())),
         }
     }
 
@@ -270,9 +286,9 @@ where
         }
     }
 
-    async fn change(&self, unsettled: &mut Unsettled<'_, K, V>, change: Change) -> Result<Version, Failure> {
+    async fn change(&self, unsettled: &mut Unsettled<'_, K, V>, change: Change) -> Result<Written, Failure> {
         self.agree().await.map_err(Failure::Disagreement)?;
-        let l2 = self.node().l2().map_err(|_| Failure::L2(L2Error::Closed))?;
+        self.node().l2().map_err(|_| Failure::L2(L2Error::Closed))?;
         // One reading of the clock for both: until when L2 may execute it, and from when on it cannot have.
         let now = self.now();
         let deadline = deadline(&unsettled.part.remote, now, self.node().timeouts.command);
@@ -280,7 +296,7 @@ where
         if !unsettled.may_be_sent(now) {
             return Err(Failure::MayBeOvertaken);
         }
-        l2.change(&unsettled.part.id, change.by(deadline)).await.map_err(|cause| match cause {
+        unsettled.part.changes.ask(change.by(deadline)).await.map_err(|cause| match cause {
             L2Error::Unmet => Failure::Unmet,
             cause => Failure::L2(cause),
         })

@@ -45,9 +45,8 @@ where
     ) -> Result<Arc<Self>, Error> {
         let settings = options.settings(claim.node.default_partitions());
         let partition = |index| PartitionId::new(claim.namespace.clone(), index);
-        let partitions =
-            (0..settings.partitions).map(partition).map(|id| (id.clone(), claim.node.outbox(&id)));
-        let held = Arc::new(Holdings::new(options, partitions.collect()));
+        let partitions = (0..settings.partitions).map(partition).collect();
+        let held = Arc::new(Holdings::new(options, &claim.node, partitions));
         claim.node.caches.add(&held);
         let agreement = Arc::new(Agreement::new(claim.namespace.clone(), settings));
         let engine = Arc::new(Self { claim, options: *options, payloads, held, agreement });

@@ -17,9 +17,11 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::event::{Event, Eviction};
 use crate::flight::FlightTable;
+use crate::gathering::{Changes, Gathering, Reads};
 use crate::key::{self, CacheKey};
 use crate::l1::L1;
 use crate::member::Follows;
+use crate::node::Node;
 use crate::options::Options;
 use crate::outbox::SharedOutbox;
 use crate::outlet::Outlet;
@@ -44,6 +46,8 @@ pub(crate) struct Part {
     pub(crate) id: PartitionId,
     pub(crate) gate: Arc<Gate>,
     pub(crate) outbox: Arc<SharedOutbox>,
+    pub(crate) reads: Arc<Gathering<Reads>>,
+    pub(crate) changes: Arc<Gathering<Changes>>,
     /// What is known of the clock of its server.
     pub(crate) remote: RemoteClock,
     /// What is known of its tags.
@@ -59,17 +63,26 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    /// For these partitions, in the order of their numbers, with their outboxes.
-    pub(crate) fn new(options: &Options, partitions: Vec<(PartitionId, Arc<SharedOutbox>)>) -> Self {
+    /// For these partitions of a node, in the order of their numbers. Must be called inside the runtime.
+    pub(crate) fn new(options: &Options, node: &Node, partitions: Vec<PartitionId>) -> Self {
         let count = u16::try_from(partitions.len()).expect("the settings were checked");
         let gates = Gates::new(options.disconnected, count);
-        let part = |(id, outbox): (PartitionId, _)| {
-            let gate = Arc::clone(gates.of(id.index()));
+        let counters = Arc::new(Counters::default());
+        let part = |id: PartitionId| {
+            let (gate, outbox) = (Arc::clone(gates.of(id.index())), node.outbox(&id));
+            let reads = Gathering::new(Reads::new(node.store(), id.clone(), Arc::clone(&counters)));
+            let changes = Gathering::new(Changes {
+                l2: node.store(),
+                partition: id.clone(),
+                node: node.id,
+                clock: node.clock,
+                outbox: Arc::clone(&outbox),
+                counters: Arc::clone(&counters),
+            });
             let (remote, tags, waiting, own_clear) = Default::default();
-            Part { id, gate, outbox, remote, tags, waiting, own_clear }
+            Part { id, gate, outbox, reads, changes, remote, tags, waiting, own_clear }
         };
         let parts = partitions.into_iter().map(part).collect();
-        let counters = Arc::new(Counters::default());
         let counts = Arc::clone(&counters);
         let l1 = L1::new(&options.l1(), gates, move |key, why| count_eviction(&counts, key, why));
         Self {

@@ -62,6 +62,7 @@ names! {
     describe_counter Count INVALIDATIONS = "nearfar_invalidations_total", "Keys invalidated by this node, or changed by others.";
     describe_histogram Seconds PROPAGATION_SECONDS = "nearfar_propagation_seconds", "From a change in L2 until this node had applied it.";
     describe_counter Count L2_FAILURES = "nearfar_l2_failures_total", "Reads of L2, and fills, that failed.";
+    describe_counter Count COALESCED = "nearfar_coalesced_total", "Requests to L2 that went together with others.";
     describe_counter Bytes L2_BYTES = "nearfar_l2_bytes_total", "Bytes of values read from L2, and stored there.";
     describe_counter Count TAG_LOOKUPS = "nearfar_tag_lookups_total", "Tags that L2 was asked about.";
     describe_counter Count UNREADABLE = "nearfar_unreadable_total", "Entries in L2 that could not be read.";
@@ -206,6 +207,8 @@ impl Report<'_> {
 
     fn l2(&self) {
         self.count(L2_FAILURES, |stats| stats.l2_failures);
+        self.count_of(COALESCED, ("kind", "read"), |stats| stats.coalesced_reads);
+        self.count_of(COALESCED, ("kind", "change"), |stats| stats.coalesced_changes);
         self.count_of(L2_BYTES, ("direction", "read"), |stats| stats.l2_bytes_read);
         self.count_of(L2_BYTES, ("direction", "written"), |stats| stats.l2_bytes_written);
         self.count(TAG_LOOKUPS, |stats| stats.tag_lookups);

@@ -108,6 +108,11 @@ impl Node {
         if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(&*self.l2) }
     }
 
+    /// The store, for whoever has made sure of [`l2`](Self::l2) before each use.
+    pub(crate) fn store(&self) -> Arc<dyn L2> {
+        Arc::clone(&self.l2) as Arc<dyn L2>
+    }
+
     pub(crate) fn circuits(&self) -> Vec<(ServerId, CircuitState)> {
         self.l2.states()
     }

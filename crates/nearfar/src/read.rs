@@ -224,14 +224,11 @@ where
     }
 
     async fn snapshots(&self, part: &Part, keys: &[Bytes]) -> Result<Vec<Snapshot>, Error> {
-        match self.node().l2()?.read_many(&part.id, keys).await {
-            Ok(reading) if reading.envelopes.len() == keys.len() => {
-                let len = reading.envelopes.iter().flatten().map(|envelope| envelope.len() as u64).sum();
-                self.held.counters.l2_bytes_read.add(len);
-                Ok(reading.snapshots().collect())
-            }
-            outcome => Err(self.unread(outcome.err().unwrap_or(L2Error::Unexpected))),
-        }
+        self.node().l2()?;
+        let reading = part.reads.ask(keys.to_vec()).await.map_err(|cause| self.unread(cause))?;
+        let len = reading.envelopes.iter().flatten().map(|envelope| envelope.len() as u64).sum();
+        self.held.counters.l2_bytes_read.add(len);
+        Ok(reading.snapshots().collect())
     }
 
     /// Drops those of which a tag was declared wrong since they were stored, and makes stale those of which one was

@@ -103,6 +103,10 @@ counters! {
     misses,
     /// Reads of L2, and fills, that failed.
     l2_failures,
+    /// Requests to read L2 that went there together with others, in one command.
+    coalesced_reads,
+    /// Changes that went to L2 together with others, in one step.
+    coalesced_changes,
     /// Bytes of values that L2 sent, as they stand there.
     l2_bytes_read,
     /// Bytes of values that L2 has stored for this node.

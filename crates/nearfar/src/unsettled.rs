@@ -172,12 +172,6 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
         self.part.outbox.with(|outbox| self.about.subjects().any(|subject| outbox.holds(&subject)))
     }
 
-    /// L2 may lose what it has acknowledged. Before it is settled, see [`Outbox::remember`](nearfar_core::Outbox::remember).
-    pub(crate) fn remember(&self, version: Version) {
-        let now = self.engine.now();
-        self.part.outbox.with(|outbox| outbox.remember(now, self.about.batch(), version));
-    }
-
     pub(crate) fn acknowledged(mut self, version: Version) -> Result<Outcome, Error> {
         // What was only declared stale may be wrong as well, and has to be invalidated still.
         if !matches!(self.doing, Operation::Expire | Operation::ExpireTags) {

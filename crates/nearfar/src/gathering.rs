@@ -1,0 +1,201 @@
+//! Requests of one kind that travel together.
+//!
+//! Up to [`AT_ONCE`] trips are under way at once. Who comes while there are fewer goes straight out: no task, no timer
+//! and no queue is in between. Who comes beyond that waits with the others, and goes with them, in one trip, as soon as
+//! one that is under way has come back. So requests share trips exactly as far as they outrun them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nearfar_core::backend::L2Error;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+pub(crate) use changes::{Changes, Written};
+pub(crate) use reads::Reads;
+
+mod changes;
+mod reads;
+#[cfg(test)]
+mod tests;
+
+/// How many trips are under way before requests wait for each other: a second one fills the time in which the first is
+/// only travelling.
+const AT_ONCE: usize = 2;
+
+/// How long a trip holds up those who wait, if it does not come back. They go then, in one trip more.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// What brings requests to L2, and answers back.
+pub(crate) trait Carrier: Send + Sync + 'static {
+    type Request: Send + 'static;
+    type Answer: Send + 'static;
+
+    /// Brings all of them, in one step if there is a way, and answers in their order.
+    fn carry(
+        &self,
+        requests: Vec<Self::Request>,
+    ) -> impl Future<Output = Vec<Result<Self::Answer, L2Error>>> + Send;
+
+    /// So many requests have shared a trip.
+    fn count_shared(&self, requests: usize);
+
+    /// How much of a trip's room a request takes. One that takes more than there is goes alone.
+    fn size(&self, request: &Self::Request) -> usize;
+
+    /// A trip's room.
+    const ROOM: usize;
+}
+
+/// The requests of one kind to one partition.
+pub(crate) struct Gathering<C: Carrier> {
+    carrier: C,
+    runtime: Handle,
+    queue: Mutex<Queue<C>>,
+}
+
+struct Queue<C: Carrier> {
+    under_way: usize,
+    waiting: VecDeque<Waiting<C>>,
+}
+
+struct Waiting<C: Carrier> {
+    request: C::Request,
+    answer: oneshot::Sender<Result<C::Answer, L2Error>>,
+}
+
+/// How a request goes.
+enum Boarding<C: Carrier> {
+    Straight(C::Request),
+    /// It waits. `first` if nobody did before.
+    With {
+        answer: oneshot::Receiver<Result<C::Answer, L2Error>>,
+        first: bool,
+    },
+}
+
+impl<C: Carrier> Gathering<C> {
+    /// Must be called inside the runtime.
+    pub(crate) fn new(carrier: C) -> Arc<Self> {
+        let queue = Mutex::new(Queue { under_way: 0, waiting: VecDeque::new() });
+        Arc::new(Self { carrier, runtime: Handle::current(), queue })
+    }
+
+    /// Brings a request to L2, alone or with others.
+    ///
+    /// # Cancel safety
+    ///
+    /// Others are not disturbed. A request that still waited is not sent.
+    pub(crate) async fn ask(self: &Arc<Self>, request: C::Request) -> Result<C::Answer, L2Error> {
+        match self.board(request) {
+            Boarding::Straight(request) => {
+                let _trip = Trip(self);
+                only(self.carrier.carry(vec![request]).await)
+            }
+            Boarding::With { answer, first } => {
+                // One timer for all who wait.
+                let answer = if first { self.hurried(answer).await } else { answer.await };
+                // Its trip has ended with the runtime, or by a panic.
+                answer.unwrap_or(Err(L2Error::Unexpected))
+            }
+        }
+    }
+
+    async fn hurried<T>(
+        self: &Arc<Self>,
+        mut answer: oneshot::Receiver<T>,
+    ) -> Result<T, oneshot::error::RecvError> {
+        if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut answer).await {
+            return answer;
+        }
+        self.wait_no_longer();
+        answer.await
+    }
+
+    fn board(&self, request: C::Request) -> Boarding<C> {
+        let mut queue = self.queue();
+        if queue.under_way < AT_ONCE {
+            queue.under_way += 1;
+            return Boarding::Straight(request);
+        }
+        let (tell, answer) = oneshot::channel();
+        let first = queue.waiting.is_empty();
+        queue.waiting.push_back(Waiting { request, answer: tell });
+        Boarding::With { answer, first }
+    }
+
+    /// All who wait go, whatever is under way.
+    fn wait_no_longer(self: &Arc<Self>) {
+        let mut queue = self.queue();
+        while let Some(next) = self.next(&mut queue) {
+            queue.under_way += 1;
+            self.send(next);
+        }
+    }
+
+    /// A trip has ended: those who wait take its place.
+    fn ended(self: &Arc<Self>) {
+        let mut queue = self.queue();
+        match self.next(&mut queue) {
+            Some(next) => self.send(next),
+            None => queue.under_way -= 1,
+        }
+    }
+
+    fn send(self: &Arc<Self>, waiting: Vec<Waiting<C>>) {
+        let gathering = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let _trip = Trip(&gathering);
+            gathering.go(waiting).await;
+        });
+    }
+
+    async fn go(&self, waiting: Vec<Waiting<C>>) {
+        let (requests, answers): (Vec<_>, Vec<_>) =
+            waiting.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
+        if requests.len() > 1 {
+            self.carrier.count_shared(requests.len());
+        }
+        for (answer, tell) in self.carrier.carry(requests).await.into_iter().zip(answers) {
+            // Whoever asked may have gone.
+            let _ = tell.send(answer);
+        }
+    }
+
+    /// Those who wait, as many as there is room for.
+    fn next(&self, queue: &mut Queue<C>) -> Option<Vec<Waiting<C>>> {
+        let (mut next, mut room) = (Vec::new(), C::ROOM);
+        while let Some(waiting) = queue.waiting.pop_front() {
+            if waiting.answer.is_closed() {
+                continue;
+            }
+            let size = self.carrier.size(&waiting.request);
+            if size > room && !next.is_empty() {
+                queue.waiting.push_front(waiting);
+                break;
+            }
+            room = room.saturating_sub(size);
+            next.push(waiting);
+        }
+        (!next.is_empty()).then_some(next)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<C>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one trip, which others take when it ends, whatever ends it.
+struct Trip<'a, C: Carrier>(&'a Arc<Gathering<C>>);
+
+impl<C: Carrier> Drop for Trip<'_, C> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
+fn only<T>(answers: Vec<Result<T, L2Error>>) -> Result<T, L2Error> {
+    answers.into_iter().next().unwrap_or(Err(L2Error::Unexpected))
+}

@@ -1,0 +1,166 @@
+//! Reads and changes that share a trip to L2.
+
+use std::pin::pin;
+
+use futures_util::future::join;
+use futures_util::poll;
+use nearfar::{Cache, Outcome, Tier, Version};
+use nearfar_testkit::eventually;
+use nearfar_tests::{Node, World, on_every_backend};
+use tokio::task::JoinHandle;
+
+/// As many are under way as may be at once; who comes now has to wait.
+const AT_ONCE: usize = 2;
+
+/// Keys of one partition, since only what is of one partition travels together.
+fn keys<const N: usize>(world: &World) -> [String; N] {
+    let of_first = |key: &String| world.partition_of("texts", key) == world.partition_of("texts", "0");
+    let keys: Vec<String> = (0..100).map(|number| number.to_string()).filter(of_first).take(N).collect();
+    keys.try_into().expect("there are enough of them")
+}
+
+fn applied(outcome: Result<Outcome, nearfar::Error>) -> Version {
+    outcome.unwrap().version().expect("L2 is there")
+}
+
+/// Changes that are under way until the valve is opened.
+async fn keep_busy(node: &Node, cache: &Cache<String, String>, keys: &[String]) -> Vec<JoinHandle<Version>> {
+    assert_eq!(keys.len(), AT_ONCE);
+    node.valves.changes.close();
+    let set = |key: &String| {
+        let (cache, key) = (cache.clone(), key.clone());
+        tokio::spawn(async move { applied(cache.set(&key, "busy".into()).await) })
+    };
+    let busy = keys.iter().map(set).collect();
+    node.valves.changes.holds(AT_ONCE).await;
+    busy
+}
+
+async fn text(cache: &Cache<String, String>, key: &str) -> Option<(String, Tier)> {
+    let entry = cache.get(key).await.unwrap()?;
+    Some((entry.to_string(), entry.tier()))
+}
+
+/// What a node sees that was not there.
+async fn newcomer_sees(world: &World, key: &str) -> Option<String> {
+    Some(text(&world.node().await.texts().await, key).await?.0)
+}
+
+on_every_backend! {
+    async fn of_two_sets_of_a_key_in_one_step_the_last_one_counts(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [x, y, key] = keys(&world);
+        there.set(&key, "from before".into()).await.unwrap();
+        let busy = keep_busy(&a, &here, &[x, y]).await;
+        // They wait in this order, and hear of it in the other.
+        let mut old = pin!(here.set(&key, "old".into()));
+        let mut new = pin!(here.set(&key, "new".into()));
+        assert!(poll!(&mut old).is_pending() && poll!(&mut new).is_pending());
+        a.valves.changes.open();
+        let (new, old) = (new.await, old.await);
+        assert_eq!(applied(old), applied(new), "they went together");
+        for busy in busy {
+            busy.await.unwrap();
+        }
+        assert_eq!(text(&here, &key).await, Some(("new".into(), Tier::L1)));
+        eventually("the other hears of it", async || there.peek(&key).is_none()).await;
+        assert_eq!(text(&there, &key).await, Some(("new".into(), Tier::L2)));
+    }
+
+    async fn a_set_and_an_invalidation_in_one_step_keep_their_order(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [x, y, set_last, set_first] = keys(&world);
+        let busy = keep_busy(&a, &here, &[x, y]).await;
+        let open = async { a.valves.changes.open() };
+        let first = join(here.invalidate(&set_last), here.set(&set_last, "there".into()));
+        let second = join(here.set(&set_first, "gone".into()), here.invalidate(&set_first));
+        let ((first, second), ()) = join(join(first, second), open).await;
+        let versions = [first.0, first.1, second.0, second.1].map(applied);
+        assert!(versions.iter().all(|version| *version == versions[0]));
+        for busy in busy {
+            busy.await.unwrap();
+        }
+        assert_eq!(text(&here, &set_last).await, Some(("there".into(), Tier::L1)));
+        assert!(here.peek(&set_first).is_none() && here.get(&set_first).await.unwrap().is_none());
+        assert_eq!(text(&there, &set_last).await, Some(("there".into(), Tier::L2)));
+        assert!(there.get(&set_first).await.unwrap().is_none());
+        assert_eq!(newcomer_sees(&world, &set_last).await.as_deref(), Some("there"));
+    }
+
+    async fn changes_of_all_kinds_wait_together_and_all_take_effect(world: World) {
+        let node = world.node().await;
+        let cache = node.texts().await;
+        let [x, y, set, expired, updated] = keys(&world);
+        for key in [&expired, &updated] {
+            cache.set(key, "before".into()).await.unwrap();
+        }
+        let busy = keep_busy(&node, &cache, &[x, y]).await;
+        let open = async { node.valves.changes.open() };
+        let update = cache.update(&updated, |value| format!("{} and after", value.unwrap()));
+        let rest = join(cache.expire(&expired), join(cache.invalidate_tag("tag"), update));
+        let ((set_outcome, (expire, (tag, update))), ()) =
+            join(join(cache.set(&set, "set".into()), rest), open).await;
+        applied(set_outcome);
+        assert!(expire.unwrap().is_applied() && tag.unwrap().is_applied());
+        update.unwrap();
+        for busy in busy {
+            busy.await.unwrap();
+        }
+        let seen = [set, expired, updated].map(|key| cache.peek(&key).map(|entry| entry.to_string()));
+        assert_eq!(seen, [Some("set".into()), None, Some("before and after".into())]);
+    }
+
+    /// It was not sent, but nobody can know that: its key is invalidated.
+    async fn who_gives_up_while_waiting_takes_nobody_along(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [x, y, given_up, kept] = keys(&world);
+        there.set(&given_up, "before".into()).await.unwrap();
+        let busy = keep_busy(&a, &here, &[x, y]).await;
+        {
+            let waiting = pin!(here.set(&given_up, "never".into()));
+            assert!(poll!(waiting).is_pending());
+        }
+        let open = async { a.valves.changes.open() };
+        let (outcome, ()) = join(here.set(&kept, "kept".into()), open).await;
+        applied(outcome);
+        for busy in busy {
+            busy.await.unwrap();
+        }
+        assert_eq!(newcomer_sees(&world, &kept).await.as_deref(), Some("kept"));
+        eventually("it is invalidated", async || newcomer_sees(&world, &given_up).await.is_none()).await;
+    }
+
+    /// R2 for reads that only share a trip: one of the keys is invalidated while it is under way.
+    async fn only_the_read_that_was_overtaken_is_refused_by_the_fence(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [x, y, overtaken, kept] = keys(&world);
+        for key in [&x, &y, &overtaken, &kept] {
+            here.set(key, format!("value of {key}")).await.unwrap();
+        }
+        eventually("they are heard of", async || there.stats().invalidations_received == 4).await;
+        b.valves.reads.close();
+        let value = |key: &String| {
+            let (there, key) = (there.clone(), key.clone());
+            async move { text(&there, &key).await.map(|(value, _)| value) }
+        };
+        let busy = [x, y].map(|key| tokio::spawn(value(&key)));
+        b.valves.reads.holds(AT_ONCE).await;
+        // They wait for those two, though not for long; then they are under way as well.
+        let together = tokio::spawn(join(value(&overtaken), value(&kept)));
+        b.valves.reads.holds(AT_ONCE + 1).await;
+        here.invalidate(&overtaken).await.unwrap();
+        eventually("it is heard of", async || there.stats().invalidations_received == 5).await;
+        b.valves.reads.open();
+        let (read_overtaken, read_kept) = together.await.unwrap();
+        assert_eq!(read_overtaken, Some(format!("value of {overtaken}")), "it began before the change");
+        assert_eq!(read_kept, Some(format!("value of {kept}")));
+        for read in busy {
+            assert!(read.await.unwrap().is_some());
+        }
+        assert!(there.peek(&overtaken).is_none() && there.peek(&kept).is_some());
+    }
+}
