@@ -80,7 +80,7 @@ impl NodePlan {
             serves_for: chance(rng, 25).then(|| millis(rng.u64(100..=500))),
             fails: chance(rng, 25),
             starts_degraded: chance(rng, 50),
-            clients: rng.usize(1..=5),
+            clients: rng.usize(1..=7),
             freshness: if chance(rng, plan.odd_ones) { Freshness::draw(rng) } else { plan.freshness },
         }
     }

@@ -10,7 +10,7 @@ use nearfar_tests::{Node, World, on_every_backend};
 use tokio::task::JoinHandle;
 
 /// As many are under way as may be at once; who comes now has to wait.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 4;
 
 /// Keys of one partition, since only what is of one partition travels together.
 fn keys<const N: usize>(world: &World) -> [String; N] {
@@ -24,14 +24,17 @@ fn applied(outcome: Result<Outcome, nearfar::Error>) -> Version {
 }
 
 /// Changes that are under way until the valve is opened.
-async fn keep_busy(node: &Node, cache: &Cache<String, String>, keys: &[String]) -> Vec<JoinHandle<Version>> {
-    assert_eq!(keys.len(), AT_ONCE);
+async fn keep_busy(
+    node: &Node,
+    cache: &Cache<String, String>,
+    keys: [String; AT_ONCE],
+) -> Vec<JoinHandle<Version>> {
     node.valves.changes.close();
-    let set = |key: &String| {
-        let (cache, key) = (cache.clone(), key.clone());
+    let set = |key: String| {
+        let cache = cache.clone();
         tokio::spawn(async move { applied(cache.set(&key, "busy".into()).await) })
     };
-    let busy = keys.iter().map(set).collect();
+    let busy = keys.into_iter().map(set).collect();
     node.valves.changes.holds(AT_ONCE).await;
     busy
 }
@@ -50,9 +53,9 @@ on_every_backend! {
     async fn of_two_sets_of_a_key_in_one_step_the_last_one_counts(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let [x, y, key] = keys(&world);
+        let [busy @ .., key] = keys::<{ AT_ONCE + 1 }>(&world);
         there.set(&key, "from before".into()).await.unwrap();
-        let busy = keep_busy(&a, &here, &[x, y]).await;
+        let busy = keep_busy(&a, &here, busy).await;
         // They wait in this order, and hear of it in the other.
         let mut old = pin!(here.set(&key, "old".into()));
         let mut new = pin!(here.set(&key, "new".into()));
@@ -71,8 +74,8 @@ on_every_backend! {
     async fn a_set_and_an_invalidation_in_one_step_keep_their_order(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let [x, y, set_last, set_first] = keys(&world);
-        let busy = keep_busy(&a, &here, &[x, y]).await;
+        let [busy @ .., set_last, set_first] = keys::<{ AT_ONCE + 2 }>(&world);
+        let busy = keep_busy(&a, &here, busy).await;
         let open = async { a.valves.changes.open() };
         let first = join(here.invalidate(&set_last), here.set(&set_last, "there".into()));
         let second = join(here.set(&set_first, "gone".into()), here.invalidate(&set_first));
@@ -92,11 +95,11 @@ on_every_backend! {
     async fn changes_of_all_kinds_wait_together_and_all_take_effect(world: World) {
         let node = world.node().await;
         let cache = node.texts().await;
-        let [x, y, set, expired, updated] = keys(&world);
+        let [busy @ .., set, expired, updated] = keys::<{ AT_ONCE + 3 }>(&world);
         for key in [&expired, &updated] {
             cache.set(key, "before".into()).await.unwrap();
         }
-        let busy = keep_busy(&node, &cache, &[x, y]).await;
+        let busy = keep_busy(&node, &cache, busy).await;
         let open = async { node.valves.changes.open() };
         let update = cache.update(&updated, |value| format!("{} and after", value.unwrap()));
         let rest = join(cache.expire(&expired), join(cache.invalidate_tag("tag"), update));
@@ -116,9 +119,9 @@ on_every_backend! {
     async fn who_gives_up_while_waiting_takes_nobody_along(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let [x, y, given_up, kept] = keys(&world);
+        let [busy @ .., given_up, kept] = keys::<{ AT_ONCE + 2 }>(&world);
         there.set(&given_up, "before".into()).await.unwrap();
-        let busy = keep_busy(&a, &here, &[x, y]).await;
+        let busy = keep_busy(&a, &here, busy).await;
         {
             let waiting = pin!(here.set(&given_up, "never".into()));
             assert!(poll!(waiting).is_pending());
@@ -137,23 +140,25 @@ on_every_backend! {
     async fn only_the_read_that_was_overtaken_is_refused_by_the_fence(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
-        let [x, y, overtaken, kept] = keys(&world);
-        for key in [&x, &y, &overtaken, &kept] {
+        let keys = keys::<{ AT_ONCE + 2 }>(&world);
+        for key in &keys {
             here.set(key, format!("value of {key}")).await.unwrap();
         }
-        eventually("they are heard of", async || there.stats().invalidations_received == 4).await;
+        eventually("they are heard of", async || there.stats().invalidations_received == AT_ONCE as u64 + 2).await;
         b.valves.reads.close();
         let value = |key: &String| {
             let (there, key) = (there.clone(), key.clone());
             async move { text(&there, &key).await.map(|(value, _)| value) }
         };
-        let busy = [x, y].map(|key| tokio::spawn(value(&key)));
+        let [busy @ .., overtaken, kept] = keys;
+        let busy: [String; AT_ONCE] = busy;
+        let busy = busy.map(|key| tokio::spawn(value(&key)));
         b.valves.reads.holds(AT_ONCE).await;
-        // They wait for those two, though not for long; then they are under way as well.
+        // They wait for those, though not for long; then they are under way as well.
         let together = tokio::spawn(join(value(&overtaken), value(&kept)));
         b.valves.reads.holds(AT_ONCE + 1).await;
         here.invalidate(&overtaken).await.unwrap();
-        eventually("it is heard of", async || there.stats().invalidations_received == 5).await;
+        eventually("it is heard of", async || there.stats().invalidations_received == AT_ONCE as u64 + 3).await;
         b.valves.reads.open();
         let (read_overtaken, read_kept) = together.await.unwrap();
         assert_eq!(read_overtaken, Some(format!("value of {overtaken}")), "it began before the change");

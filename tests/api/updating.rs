@@ -132,7 +132,8 @@ on_every_backend! {
         eventually("L2 is known to be away", refused).await;
         // Of those before, one may have been under way.
         let queued = here.stats().queued;
-        assert!(here.set_if_absent("k", 1).await.is_err());
+        let refused = here.set_if_absent("k", 1).await.unwrap_err();
+        assert!(refused.to_string().ends_with("; nothing has changed"), "{refused}");
         assert_eq!(here.stats().queued, queued);
         world.bring_back(&a).await;
         eventually("nothing waits", async || here.stats().outbox_keys == 0).await;

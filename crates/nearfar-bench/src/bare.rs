@@ -4,10 +4,10 @@ use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::prelude::{Config, TcpConfig};
 use fred::types::Builder;
-use futures_util::future::join_all;
 use nearfar_redis::{OnUnreachable, RedisBus, RedisL2, RedisOptions};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 pub(crate) async fn client(server: &RedisServer) -> Client {
     let config = Config::from_url(&server.url()).expect("the testkit's url is one");
@@ -38,10 +38,15 @@ pub(crate) fn micros(watch: Stopwatch) -> f64 {
     watch.elapsed().as_nanos() as f64 / 1_000.0
 }
 
-/// Microseconds per operation, as one of the tasks sees it.
+/// Microseconds per operation, as one of the tasks sees it, each of which does so many.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-pub(crate) async fn time(tasks: usize, operations: usize, work: impl AsyncFn()) -> f64 {
+pub(crate) async fn time<F>(tasks: usize, operations: usize, work: impl Fn(usize) -> F) -> f64
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let watch = Stopwatch::start();
-    join_all((0..tasks).map(|_| work())).await;
+    let mut running = JoinSet::new();
+    (0..tasks).for_each(|_| drop(running.spawn(work(operations))));
+    running.join_all().await;
     micros(watch) / operations as f64
 }

@@ -47,13 +47,13 @@ async fn reads(table: &mut Table, server: &RedisServer) -> Result<(), Error> {
     let fresh = ours.with(CallOptions::new().fresh());
     let (mut pairs, mut kept, mut loops, mut in_l1) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let of_bare = time(1, 100, async || read_bare(&bare, 100).await).await;
-        pairs.push((of_bare, time(1, 100, async || read_many(&past_l1, 100).await).await));
-        kept.push((of_bare, time(1, 100, async || read_many(&fresh, 100).await).await));
-        let batched = time(1, 20, async || read_many(&past_l1, 20).await).await;
-        loops.push((time(1, 20, async || read_each(&past_l1, 20).await).await, batched));
-        let one_by_one = time(1, 100, async || read_each(&ours, 100).await).await;
-        in_l1.push((one_by_one, time(1, 100, async || read_many(&ours, 100).await).await));
+        let of_bare = time(1, 100, |count| read_bare(bare.clone(), count)).await;
+        pairs.push((of_bare, time(1, 100, |count| read_many(past_l1.clone(), count)).await));
+        kept.push((of_bare, time(1, 100, |count| read_many(fresh.clone(), count)).await));
+        let batched = time(1, 20, |count| read_many(past_l1.clone(), count)).await;
+        loops.push((time(1, 20, |count| read_each(past_l1.clone(), count)).await, batched));
+        let one_by_one = time(1, 100, |count| read_each(ours.clone(), count)).await;
+        in_l1.push((one_by_one, time(1, 100, |count| read_many(ours.clone(), count)).await));
     }
     table.add("get_many of 100 in L2, past L1, beside MGET + decode", "us", &pairs);
     table.add("get_many of 100 in L2, taken into L1, beside MGET + decode", "us", &kept);
@@ -66,7 +66,7 @@ fn batch() -> Vec<u64> {
     (0..BATCH).map(|_| fastrand::u64(..KEYS)).collect()
 }
 
-async fn read_bare(client: &Client, batches: usize) {
+async fn read_bare(client: Client, batches: usize) {
     for _ in 0..batches {
         let payloads: Vec<Vec<u8>> = client.mget(batch()).await.expect("the server is up");
         for payload in payloads {
@@ -76,7 +76,7 @@ async fn read_bare(client: &Client, batches: usize) {
     }
 }
 
-async fn read_many(cache: &Cache<u64, Row>, batches: usize) {
+async fn read_many(cache: Cache<u64, Row>, batches: usize) {
     for _ in 0..batches {
         for row in cache.get_many(&batch()).await {
             assert_eq!(row.expect("the server is up").expect("it was set").description.len(), 980);
@@ -84,7 +84,7 @@ async fn read_many(cache: &Cache<u64, Row>, batches: usize) {
     }
 }
 
-async fn read_each(cache: &Cache<u64, Row>, batches: usize) {
+async fn read_each(cache: Cache<u64, Row>, batches: usize) {
     for _ in 0..batches {
         for id in batch() {
             let row = cache.get(&id).await.expect("the server is up");

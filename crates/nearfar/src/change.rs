@@ -129,8 +129,9 @@ where
         let set_at = self.now();
         let writes = prepared.iter().map(|one| one.write.clone()).collect();
         let named: Vec<(K, Bytes)> = prepared.iter().map(|one| one.named.clone()).collect();
+        let doing = if precondition == Precondition::None { Operation::Set } else { Operation::SetIf };
         let change = Change::set_many(self.node().id, writes).only_if(precondition);
-        let (outcome, replaced) = self.write_part(part, About::Keys(&named), Operation::Set, change).await?;
+        let (outcome, replaced) = self.write_part(part, About::Keys(&named), doing, change).await?;
         let Outcome::Applied(version) = outcome else { return Ok(outcome) };
         let counters = &self.held.counters;
         counters.sets.add(prepared.len() as u64);
@@ -252,7 +253,6 @@ where
         change: Change,
     ) -> Result<(Outcome, Vec<Bytes>), Error> {
         let mut unsettled = Unsettled::new(self, doing, part, about);
-        unsettled.is_conditional = change.precondition != Precondition::None;
         match self.change(&mut unsettled, change).await {
             Ok(Written { version, replaced }) => {
                 self.settle(part, about, doing, version);

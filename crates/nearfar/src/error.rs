@@ -107,6 +107,8 @@ pub(crate) enum Operation {
     Read,
     Touch,
     Set,
+    /// With a precondition.
+    SetIf,
     Invalidate,
     Expire,
     InvalidateTags,
@@ -393,7 +395,7 @@ impl fmt::Display for Operation {
             Self::Nodes => "listing the live nodes",
             Self::Read => "reading",
             Self::Touch => "touching",
-            Self::Set => "setting a value",
+            Self::Set | Self::SetIf => "setting a value",
             Self::Invalidate => "invalidating",
             Self::Expire => "declaring stale",
             Self::InvalidateTags => "invalidating by tag",
@@ -416,6 +418,8 @@ impl Operation {
         } else if matches!(cause, L2Error::Rejected(_)) {
             // A refusal halfway is possible, if unlikely; the server's own words must do.
             "; an invalidation waits in the outbox"
+        } else if self == Self::SetIf && !cause.outcome_is_unknown() {
+            "; nothing has changed"
         } else if cause.outcome_is_unknown() {
             "; whether the change took place is unknown; an invalidation waits in the outbox"
         } else {

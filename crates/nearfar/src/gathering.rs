@@ -21,9 +21,9 @@ mod reads;
 #[cfg(test)]
 mod tests;
 
-/// How many trips are under way before requests wait for each other: a second one fills the time in which the first is
-/// only travelling.
-const AT_ONCE: usize = 2;
+/// How many trips are under way before requests wait for each other: then one comes back four times in the time that each
+/// takes, and who waits does so for a quarter of it at the most.
+const AT_ONCE: usize = 4;
 
 /// How long a trip holds up those who wait, if it does not come back. They go then, in one trip more.
 const PATIENCE: Duration = Duration::from_millis(10);

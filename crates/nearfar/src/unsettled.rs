@@ -46,7 +46,7 @@ impl<K> About<'_, K> {
     pub(crate) fn event(self, doing: Operation) -> Event {
         let by = By::ThisNode;
         match (self.batch(), doing) {
-            (Batch::Keys(keys), Operation::Set) => Event::Set { keys },
+            (Batch::Keys(keys), Operation::Set | Operation::SetIf) => Event::Set { keys },
             (Batch::Keys(keys), Operation::Expire) => Event::Expired { keys, by },
             (Batch::Keys(keys), _) => Event::Invalidated { keys, by },
             (Batch::Tags(tags), Operation::ExpireTags) => Event::TagsExpired { tags, by },
@@ -120,8 +120,6 @@ pub(crate) struct Unsettled<'a, K: CacheKey, V: Send + Sync + 'static> {
     /// Whether an earlier `set` may be executed behind it, so that it is not the last word.
     may_be_overtaken: bool,
     is_settled: bool,
-    /// Whether it has a precondition. Nobody is told that such a one is queued: what waits is an invalidation.
-    pub(crate) is_conditional: bool,
 }
 
 impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
@@ -141,7 +139,6 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             executed_by: began,
             may_be_overtaken: false,
             is_settled: false,
-            is_conditional: false,
         }
     }
 
@@ -163,7 +160,7 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
             let limit = self.engine.node().timeouts.command;
             self.executed_by = now + limit + limit / DRIFT + CLOCK_STEP;
         }
-        let compares_with_what_is_wrong = self.is_conditional && self.is_wrong_in_l2();
+        let compares_with_what_is_wrong = self.is_conditional() && self.is_wrong_in_l2();
         !self.may_be_overtaken && !compares_with_what_is_wrong
     }
 
@@ -191,14 +188,14 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
         }
         self.is_settled = true;
         // One that asks first is worth nothing later: if it was not executed, nothing is left to do.
-        if self.is_conditional && !failure.outcome_is_unknown() {
+        if self.is_conditional() && !failure.outcome_is_unknown() {
             return Err(self.error(failure));
         }
         let is_queued = !failure.is_final() && self.queue();
         self.discard();
         let is_refusal = failure.is_refusal();
         let error = self.error(failure);
-        if is_queued && !is_refusal && !self.is_conditional { self.queued(error) } else { Err(error) }
+        if is_queued && !is_refusal && !self.is_conditional() { self.queued(error) } else { Err(error) }
     }
 
     /// What the caller is told of a change that waits in the outbox.
@@ -248,7 +245,12 @@ impl<'a, K: CacheKey, V: Send + Sync + 'static> Unsettled<'a, K, V> {
     }
 
     fn sets(&self) -> bool {
-        matches!(self.doing, Operation::Set)
+        matches!(self.doing, Operation::Set | Operation::SetIf)
+    }
+
+    /// Whether it has a precondition. Nobody is told that such a one is queued: what waits is an invalidation.
+    fn is_conditional(&self) -> bool {
+        self.doing == Operation::SetIf
     }
 
     fn held(&self) -> &'a Holdings<K, V> {
