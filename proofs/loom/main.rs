@@ -9,6 +9,7 @@
 
 mod breaking;
 mod fills;
+mod fronts;
 mod history;
 mod hits;
 mod node;

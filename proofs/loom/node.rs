@@ -30,6 +30,8 @@ pub(crate) struct Node {
     /// That of its one partition.
     pub(crate) gate: std::sync::Arc<Gate>,
     l1: L1,
+    /// What stands in the front of L1 as well, with the number of changes before it was seen in L1.
+    front: Mutex<Option<(Held, u64)>>,
     /// The version of what L2 holds.
     truth: Mutex<Version>,
 }
@@ -62,11 +64,14 @@ struct L1 {
 }
 
 impl L1 {
-    fn change(&self, change: impl FnOnce(Option<Held>) -> Option<Held>) {
+    /// Returns what was there and what is.
+    fn change(&self, change: impl FnOnce(Option<Held>) -> Option<Held>) -> (Option<Held>, Option<Held>) {
         let locked = self.lock.lock().expect("nobody panics under it");
-        let after = change(self.get());
+        let before = self.get();
+        let after = change(before);
         self.slot.store(after.map_or(0, Held::word), Ordering::Relaxed);
         drop(locked);
+        (before, after)
     }
 
     fn get(&self) -> Option<Held> {
@@ -81,7 +86,7 @@ impl Node {
         let gate = std::sync::Arc::clone(gates.of(0));
         gate.extend(FIRST_TRUST);
         let l1 = L1 { lock: Mutex::new(()), slot: AtomicU64::new(0) };
-        Self { gates, gate, l1, truth: Mutex::new(OLD) }
+        Self { gates, gate, l1, front: Mutex::new(None), truth: Mutex::new(OLD) }
     }
 
     /// Somebody changes L2.
@@ -104,13 +109,17 @@ impl Node {
 
     /// `L1::admit`.
     pub(crate) fn admit(&self, ticket: Ticket, version: Version) {
-        self.l1.change(|present| {
+        let stripe = ticket.stripe();
+        let (before, after) = self.l1.change(|present| {
             let held = Held { version, generation: ticket.generation() };
             let newer_present = present.is_some_and(|present| {
                 present.generation == held.generation && present.version > held.version
             });
             if newer_present || !self.gate.admits(&ticket, version) { present } else { Some(held) }
         });
+        if before.is_some() && before != after {
+            self.gate.changed(stripe);
+        }
         drop(ticket);
     }
 
@@ -121,12 +130,46 @@ impl Node {
 
     /// `L1::evict`, which asks for a proof that the fence was raised; here it takes any version.
     pub(crate) fn evict(&self, below: Version) {
+        self.evict_untold(below);
+        self.gate.changed(0);
+    }
+
+    /// `L1::evict` without telling the front.
+    pub(crate) fn evict_untold(&self, below: Version) {
         self.l1.change(|present| present.filter(|held| held.version >= below));
     }
 
     /// `L1::discard`.
     pub(crate) fn discard(&self) {
         self.l1.change(|_| None);
+        self.gate.changed(0);
+    }
+
+    /// `L1::promote`.
+    pub(crate) fn promote(&self) {
+        let changes = self.gate.changes(0);
+        if let Some(held) = self.look_up() {
+            self.put_into_front(held, changes);
+        }
+    }
+
+    pub(crate) fn put_into_front(&self, held: Held, changes: u64) {
+        *self.front.lock().expect("nobody panics under it") = Some((held, changes));
+    }
+
+    pub(crate) fn in_front(&self) -> Option<(Held, u64)> {
+        *self.front.lock().expect("nobody panics under it")
+    }
+
+    /// `L1::look_at` of what stands in the front.
+    pub(crate) fn get_from_front(&self, now: Moment) -> Option<Held> {
+        let (held, changes) = self.in_front()?;
+        let look_up = self.gates.look_up();
+        if self.gate.changes(0) != changes {
+            return None;
+        }
+        let until = self.gates.serve_until(&look_up, 0)?;
+        (now < until && self.is_current(held)).then_some(held)
     }
 
     /// `Holdings::settle`, without the flights.

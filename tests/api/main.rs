@@ -22,6 +22,7 @@ mod moods;
 mod origin;
 mod outages;
 mod outbox;
+mod popular;
 mod refreshing;
 mod revalidating;
 mod sealed;

@@ -1,60 +1,77 @@
-//! A hit in L1 beside bare moka with the same key and a shared value.
+//! Hits in L1 beside bare moka with the same keys and shared values, by how the reads are spread and by threads.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use nearfar::{Cache, Error, InProcess, Nearfar};
+use nearfar::{Cache, Error, Nearfar};
 use nearfar_testkit::{RedisServer, Stopwatch};
+use tokio::task::JoinSet;
 
 use crate::Row;
+use crate::spread::Spread;
 use crate::table::Table;
 
 const ROUNDS: usize = 31;
 const READS: usize = 200_000;
+const KEYS: u64 = 100_000;
+
+type Bare = moka::sync::Cache<u64, Arc<Row>>;
 
 pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(), Error> {
-    let in_process = Nearfar::builder().in_process(&InProcess::new());
-    let redis = Nearfar::connect(&server.url()).await?;
-    for keys in [1, 1_000, 100_000] {
-        let bare = moka::sync::Cache::new(keys * 2);
-        let build = async |nearfar: &Nearfar| {
-            nearfar.cache::<u64, Row>(&format!("hits-{keys}")).l1_max_entries(keys * 2).build().await
-        };
-        let (ours, on_redis) = (build(&in_process).await?, build(&redis).await?);
-        for id in 0..keys {
-            bare.insert(id, Arc::new(Row::new(id)));
-            ours.set(&id, Row::new(id)).await?;
-            on_redis.set(&id, Row::new(id)).await?;
+    let nearfar = Nearfar::connect(&server.url()).await?;
+    let ours: Cache<u64, Row> = nearfar.cache("hits").l1_max_entries(KEYS * 2).build().await?;
+    let bare = Bare::new(KEYS * 2);
+    for ids in (0..KEYS).collect::<Vec<_>>().chunks(1_000) {
+        for outcome in ours.set_many(ids.iter().map(|id| (*id, Row::new(*id)))).await {
+            outcome?;
         }
-        let order: Vec<u64> = (0..READS).map(|_| fastrand::u64(..keys)).collect();
-        let mut pairs = Vec::new();
-        let mut redis_pairs = Vec::new();
-        for _ in 0..ROUNDS {
-            let of_bare = time(|| order.iter().for_each(|id| drop(black_box(bare.get(id)))));
-            pairs.push((of_bare, time_hits(&ours, &order).await?));
-            redis_pairs.push((of_bare, time_hits(&on_redis, &order).await?));
+    }
+    (0..KEYS).for_each(|id| bare.insert(id, Arc::new(Row::new(id))));
+    for (name, spread) in [("uniform", Spread::Uniform), ("Zipf 0.99", Spread::Zipf(0.99))] {
+        for threads in [1, 2] {
+            let orders: Vec<Arc<[u64]>> = (0..threads).map(|_| spread.order(KEYS, READS).into()).collect();
+            let mut pairs = Vec::new();
+            for _ in 0..ROUNDS {
+                let of_bare = time(&orders, |order| {
+                    let bare = bare.clone();
+                    async move { read_bare(&bare, &order) }
+                });
+                let of_bare = of_bare.await;
+                pairs.push((of_bare, time(&orders, |order| read_ours(ours.clone(), order)).await));
+            }
+            table.add(
+                format!("L1 hit, {KEYS} keys, {name}, {threads} threads, beside moka get"),
+                "ns",
+                &pairs,
+            );
         }
-        table.add(format!("L1 hit, {keys} keys, beside moka get"), "ns", &pairs);
-        table.add(format!("L1 hit on the system's clock, {keys} keys, beside moka"), "ns", &redis_pairs);
     }
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn per_read(watch: Stopwatch) -> f64 {
-    watch.elapsed().as_nanos() as f64 / READS as f64
-}
-
-fn time(work: impl FnOnce()) -> f64 {
-    let watch = Stopwatch::start();
-    work();
-    per_read(watch)
-}
-
-async fn time_hits(cache: &Cache<u64, Row>, order: &[u64]) -> Result<f64, Error> {
-    let watch = Stopwatch::start();
+fn read_bare(cache: &Bare, order: &[u64]) {
     for id in order {
-        black_box(cache.get(id).await?);
+        black_box(cache.get(id).expect("it is there"));
     }
-    Ok(per_read(watch))
+}
+
+async fn read_ours(cache: Cache<u64, Row>, order: Arc<[u64]>) {
+    for id in &*order {
+        black_box(cache.get(id).await.expect("it is in L1").expect("it is there"));
+    }
+}
+
+/// Nanoseconds per read of one thread.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+async fn time<F>(orders: &[Arc<[u64]>], read: impl Fn(Arc<[u64]>) -> F) -> f64
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let watch = Stopwatch::start();
+    let mut threads = JoinSet::new();
+    for order in orders {
+        threads.spawn(read(Arc::clone(order)));
+    }
+    threads.join_all().await;
+    watch.elapsed().as_nanos() as f64 / READS as f64
 }

@@ -20,6 +20,7 @@ mod outage;
 mod propagation;
 mod replay;
 mod sizes;
+mod spread;
 mod stampede;
 mod table;
 mod traffic;

@@ -61,6 +61,9 @@ pub struct Gate {
     /// How often trust was extended, here and in the other partitions of the cache; see [`Gates`](crate::Gates).
     extensions: Arc<AtomicU64>,
     stripes: Box<[Stripe]>,
+    /// For each stripe, how often L1 has changed what it holds of one of its keys. Decides nothing here; close together, as
+    /// hits read it.
+    changes: Box<[AtomicU64]>,
 }
 
 /// The keys whose hashes end alike.
@@ -106,7 +109,7 @@ impl Height {
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[must_use = "a ticket that is not shown at the gate protects nothing"]
 pub struct Ticket {
-    stripe: usize,
+    stripe: u32,
     seen: Height,
     unsettled: u64,
     generation: u64,
@@ -117,6 +120,11 @@ impl Ticket {
     pub fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// The stripe of the fence that the key is on.
+    pub fn stripe(&self) -> u32 {
+        self.stripe
+    }
 }
 
 /// Proof that the fence was raised; evicting asks for it, so the order "raise, then evict" cannot be turned round.
@@ -124,6 +132,7 @@ impl Ticket {
 pub struct Raised {
     version: Version,
     height: Height,
+    stripe: u32,
 }
 
 impl Raised {
@@ -135,6 +144,11 @@ impl Raised {
     /// Entries with a smaller version are to be evicted.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The stripe of the fence that the key is on.
+    pub fn stripe(&self) -> u32 {
+        self.stripe
     }
 }
 
@@ -174,6 +188,7 @@ impl Gate {
             newest: AtomicU64::new(0),
             extensions,
             stripes: (0..stripes).map(|_| Stripe::default()).collect(),
+            changes: (0..stripes).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
@@ -213,7 +228,7 @@ impl Gate {
         let stripe = self.stripe_of(key);
         // Generation first: one that changes in between makes the ticket worthless, never too good.
         let generation = self.generation();
-        let unsettled = self.stripes[stripe].unsettled.load(Ordering::Acquire);
+        let unsettled = self.stripe(stripe).unsettled.load(Ordering::Acquire);
         Ticket { stripe, seen: self.height_of(stripe), unsettled, generation }
     }
 
@@ -230,7 +245,7 @@ impl Gate {
     pub fn admits(&self, ticket: &Ticket, version: Version) -> bool {
         let own = Height::of(self.epoch.load(Ordering::Acquire), version);
         let raised_to = self.height_of(ticket.stripe);
-        let settled = self.stripes[ticket.stripe].unsettled.load(Ordering::Acquire) == ticket.unsettled;
+        let settled = self.stripe(ticket.stripe).unsettled.load(Ordering::Acquire) == ticket.unsettled;
         // With a ticket from before the numbers went back, `own` may be of the epoch that has just begun. Then the entry
         // is of a generation that is over, or is just ending, and is not served.
         let admitted = raised_to <= ticket.seen.max(own) && settled && self.generation() == ticket.generation;
@@ -249,13 +264,15 @@ impl Gate {
     /// Raises the fence of a key, before its copy in L1 is evicted.
     pub fn raise(&self, key: &[u8], version: Version) -> Raised {
         let height = Height::of(self.epoch.load(Ordering::Acquire), version);
-        self.stripes[self.stripe_of(key)].height.fetch_max(height.0, Ordering::AcqRel);
+        let stripe = self.stripe_of(key);
+        self.stripe(stripe).height.fetch_max(height.0, Ordering::AcqRel);
         self.newest.fetch_max(version.number(), Ordering::AcqRel);
-        Raised { version, height }
+        Raised { version, height, stripe }
     }
 
     /// A change of the key may have happened, with a number that nobody knows. What was read or loaded before, be it
-    /// of whatever version, is not admitted any more. Call it before the copy in L1 is dropped.
+    /// of whatever version, is not admitted any more. Call it before the copy in L1 is dropped. Returns the stripe of the
+    /// fence that the key is on.
     ///
     /// ```
     /// use nearfar_core::{Disconnected, Gate, Version};
@@ -266,8 +283,37 @@ impl Gate {
     /// assert!(!gate.admits(&ticket, Version::GREATEST));
     /// assert!(gate.admits(&gate.ticket(b"key"), Version::new(3)), "what is read from now on may stay");
     /// ```
-    pub fn raise_unsettled(&self, key: &[u8]) {
-        self.stripes[self.stripe_of(key)].unsettled.fetch_add(1, Ordering::AcqRel);
+    pub fn raise_unsettled(&self, key: &[u8]) -> u32 {
+        let stripe = self.stripe_of(key);
+        self.stripe(stripe).unsettled.fetch_add(1, Ordering::AcqRel);
+        stripe
+    }
+
+    /// How often L1 has changed what it holds of keys on this stripe.
+    ///
+    /// For who keeps something that L1 holds in a second place. He asks for this number, then looks into L1, and keeps the two
+    /// together: as long as the number is the same, L1 holds the same still, or has dropped it for want of space.
+    ///
+    /// ```
+    /// use nearfar_core::{Disconnected, Gate, Version};
+    ///
+    /// let gate = Gate::new(Disconnected::Bypass);
+    /// let stripe = gate.ticket(b"key").stripe();
+    /// let kept_at = gate.changes(stripe);
+    /// gate.raise(b"key", Version::new(4));
+    /// // ... L1's copy is evicted ...
+    /// gate.changed(stripe);
+    /// assert_ne!(gate.changes(stripe), kept_at);
+    /// ```
+    #[inline]
+    pub fn changes(&self, stripe: u32) -> u64 {
+        self.changes[stripe as usize].load(Ordering::Acquire)
+    }
+
+    /// L1 has changed what it holds of a key on this stripe. Call it **after** the change: a number from before it then tells
+    /// that what was found with it may be gone.
+    pub fn changed(&self, stripe: u32) {
+        self.changes[stripe as usize].fetch_add(1, Ordering::AcqRel);
     }
 
     /// Forgets all of L1 in one step: entries and tickets of the generation so far are worth nothing any more.
@@ -321,14 +367,19 @@ impl Gate {
         self.forget();
     }
 
-    fn height_of(&self, stripe: usize) -> Height {
-        Height(self.stripes[stripe].height.load(Ordering::Acquire))
+    fn height_of(&self, stripe: u32) -> Height {
+        Height(self.stripe(stripe).height.load(Ordering::Acquire))
     }
 
-    fn stripe_of(&self, key: &[u8]) -> usize {
+    #[inline]
+    fn stripe(&self, number: u32) -> &Stripe {
+        &self.stripes[number as usize]
+    }
+
+    fn stripe_of(&self, key: &[u8]) -> u32 {
         // The high bits: the low ones are alike for all keys of a partition.
         let (hash, stripes) = (u64::from(crc32fast::hash(key)), self.stripes.len() as u64);
-        usize::try_from((hash * stripes) >> u32::BITS).expect("it is below the number of stripes")
+        u32::try_from((hash * stripes) >> u32::BITS).expect("it is below the number of stripes")
     }
 
     /// Lets L1 be served until then. Only the proof of an echo may call this; see [`Follower`](crate::Follower).
@@ -359,7 +410,7 @@ impl Gate {
 }
 
 impl Gate {
-    /// All that it knows, for copying and comparing.
+    /// All that it decides by, for copying and comparing.
     fn words(&self) -> impl Iterator<Item = &AtomicU64> {
         let single = [&self.serve_until, &self.trusted_until, &self.generation, &self.epoch, &self.newest];
         single.into_iter().chain(self.stripes.iter().flat_map(|stripe| [&stripe.height, &stripe.unsettled]))

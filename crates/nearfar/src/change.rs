@@ -142,12 +142,14 @@ where
                 continue;
             }
             let slot = Slot {
+                is_absent: one.content.is_absent(),
                 content: one.content,
                 version,
                 age_when_taken: Duration::ZERO,
                 taken_at: set_at,
                 life: self.options.life(set_at, Left::all(one.lifetime), one.lifetime, Duration::ZERO),
                 partition: part.id.index(),
+                stripe: ticket.stripe(),
                 generation: ticket.generation(),
                 encoded_len: weight(&one.write.envelope),
                 validators: boxed(one.validators),

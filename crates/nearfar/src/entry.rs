@@ -110,7 +110,7 @@ impl<V> Entry<V> {
     }
 
     pub(crate) fn is_absent(&self) -> bool {
-        self.slot.value().is_none()
+        self.slot.is_absent
     }
 
     /// Whether a read may have to load it again, or has to say that there was one.
@@ -260,23 +260,30 @@ impl<V> Slot<V> {
 }
 
 /// What L1 holds of a key, shared with the entries handed out.
+///
+/// In this order: what a hit looks at, down to the beginning of `life`, is next to the count of those who share it, which a hit
+/// writes to in any case.
+#[repr(C)]
 pub(crate) struct Slot<V> {
-    pub(crate) content: Content<V>,
+    /// The gate's generation when the read or load behind it began.
+    pub(crate) generation: u64,
+    /// In which partition its key is, and on which stripe of its fence.
+    pub(crate) partition: u16,
+    pub(crate) stripe: u32,
+    /// Whether there is known to be no such thing: so a hit need not go as far as `content`.
+    pub(crate) is_absent: bool,
+    /// `None` if it has none.
+    pub(crate) tags: Option<Box<SlotTags>>,
     pub(crate) version: Version,
+    pub(crate) life: Life,
+    pub(crate) content: Content<V>,
     /// How old the value was when this node took it in, and when that was: entries may be older than the node.
     pub(crate) age_when_taken: Duration,
     pub(crate) taken_at: Moment,
-    pub(crate) life: Life,
-    /// In which partition its key is.
-    pub(crate) partition: u16,
-    /// The gate's generation when the read or load behind it began.
-    pub(crate) generation: u64,
     /// Length of the encoded value, for a capacity in bytes.
     pub(crate) encoded_len: u32,
     /// `None` if the origin gave none.
     pub(crate) validators: Option<Box<Validators>>,
-    /// `None` if it has none.
-    pub(crate) tags: Option<Box<SlotTags>>,
 }
 
 pub(crate) enum Content<V> {
@@ -288,6 +295,10 @@ pub(crate) enum Content<V> {
 }
 
 impl<V> Content<V> {
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
     /// `None` if there is known to be no such thing.
     #[inline]
     pub(crate) fn value(&self) -> Option<&V> {

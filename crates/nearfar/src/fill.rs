@@ -165,12 +165,14 @@ where
         }
         let proposal = proposal.and_then(Result::ok);
         let slot = Arc::new(Slot {
+            is_absent: news.content.is_absent(),
             content: news.content,
             version: start.base.unwrap_or(Version::UNKNOWN),
             age_when_taken: Duration::ZERO,
             taken_at: loaded_at,
             life: self.options.life(loaded_at, Left::all(lifetime), lifetime, load_cost),
             partition: part.id.index(),
+            stripe: start.ticket.stripe(),
             generation: start.ticket.generation(),
             encoded_len: proposal.as_ref().map_or(0, Proposal::weight),
             validators: boxed(news.validators),

@@ -116,16 +116,18 @@ where
 
     /// An invalidation is known: no older copy stays, no older flight is joined.
     pub(crate) fn settle(&self, key: &K, encoded: &[u8], version: Version) {
-        let raised = self.part_of(encoded).gate.raise(encoded, version);
+        let gate = &self.part_of(encoded).gate;
+        let raised = gate.raise(encoded, version);
         self.flights.retire(key, raised.height());
-        self.l1.evict(key.clone(), &raised);
+        self.l1.evict(key.clone(), &raised, gate);
     }
 
     /// The key was declared stale: older copies are, and no older flight is joined.
     pub(crate) fn settle_expired(&self, key: &K, encoded: &[u8], version: Version, now: Moment) {
-        let raised = self.part_of(encoded).gate.raise(encoded, version);
+        let gate = &self.part_of(encoded).gate;
+        let raised = gate.raise(encoded, version);
         self.flights.retire(key, raised.height());
-        self.l1.expire(key.clone(), &raised, now);
+        self.l1.expire(key.clone(), &raised, now, gate);
     }
 
     /// Every copy of the part so far is wrong.
@@ -148,9 +150,10 @@ where
 
     /// A change of the key may have happened, nobody knows which: no copy stays, no flight is joined.
     pub(crate) fn discard(&self, key: &K, encoded: &[u8]) {
-        self.part_of(encoded).gate.raise_unsettled(encoded);
+        let gate = &self.part_of(encoded).gate;
+        let stripe = gate.raise_unsettled(encoded);
         self.flights.retire_any(key);
-        self.l1.discard(key.clone());
+        self.l1.discard(key.clone(), stripe, gate);
     }
 }
 

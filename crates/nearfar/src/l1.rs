@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
-use moka::ops::compute::Op;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache as Moka;
-use nearfar_core::{Gates, Moment, PartitionId, Raised, Ticket};
+use nearfar_core::{Gate, Gates, Moment, PartitionId, Raised, Ticket};
 
 use crate::entry::Slot;
 use crate::event::Eviction;
+use crate::front::{At, Favourite, Front, Sighting};
 use crate::lifetime::Life;
 use crate::options::L1Options;
 
@@ -23,6 +24,8 @@ pub(crate) struct L1<K, V> {
     /// With seeded hashes of low cost: a hit costs an eighth less than with the standard library's.
     map: Moka<K, Arc<Slot<V>>, RandomState>,
     gates: Gates,
+    /// `None` where the map has to see each hit, since it lets go what was not read for long.
+    front: Option<Arc<Front<K, V>>>,
     /// Whether what its entries weigh is bytes.
     weighs: bool,
 }
@@ -37,10 +40,18 @@ where
         gates: Gates,
         evicted: impl Fn(&K, Eviction) + Send + Sync + 'static,
     ) -> Self {
-        let mut builder = Moka::builder().eviction_listener(move |key, _, cause| match cause {
-            RemovalCause::Size => evicted(&key, Eviction::Full),
-            RemovalCause::Expired => evicted(&key, Eviction::Expired),
-            RemovalCause::Explicit | RemovalCause::Replaced => {}
+        let front: Option<Arc<Front<K, V>>> =
+            options.longest_rest.is_none().then(|| Arc::new(Front::new(options.max_entries)));
+        let of_listener = front.clone();
+        let mut builder = Moka::builder().eviction_listener(move |key, _, cause| {
+            if let Some(front) = &of_listener {
+                front.remove(&*key);
+            }
+            match cause {
+                RemovalCause::Size => evicted(&key, Eviction::Full),
+                RemovalCause::Expired => evicted(&key, Eviction::Expired),
+                RemovalCause::Explicit | RemovalCause::Replaced => {}
+            }
         });
         if gates.count() > 1 {
             // A partition that is forgotten leaves the copies of the others.
@@ -64,18 +75,69 @@ where
                     .build_with_hasher(RandomState::default())
             }
         };
-        Self { map, gates, weighs: options.max_bytes.is_some() }
+        Self { map, gates, front, weighs: options.max_bytes.is_some() }
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
     /// between does not serve what it should not; for the rest of the order see [`Gates::serve_until`].
     #[inline]
-    pub(crate) fn get<Q>(&self, key: &Q, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
+    pub(crate) fn get<Q>(&self, key: &Q, now: impl Fn() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let Some(front) = &self.front else { return self.peek(key, now) };
+        let at = front.at(key);
+        let is_to_stand_there = match front.find(at, key) {
+            Ok(sighting) => match self.look_at(&sighting, &now) {
+                Some(now) => return Some((sighting.slot, now)),
+                None => true,
+            },
+            Err(is_to_stand_there) => is_to_stand_there,
+        };
+        let found = self.peek(key, now)?;
+        if is_to_stand_there {
+            self.promote(front, at, key, &found.0);
+        }
+        Some(found)
+    }
+
+    /// As [`get`](Self::get), past the front.
+    #[inline]
+    pub(crate) fn peek<Q>(&self, key: &Q, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
         self.find(key, now, Life::served_until)
+    }
+
+    /// Whether L1 still holds what was seen and may serve it, and what time it is then. If not, the map says what is so.
+    #[inline]
+    fn look_at(&self, sighting: &Sighting<V>, now: impl FnOnce() -> Moment) -> Option<Moment> {
+        let slot = &*sighting.slot;
+        let look_up = self.gates.look_up();
+        if self.gates.of(slot.partition).changes(slot.stripe) != sighting.changes {
+            return None;
+        }
+        let until = self.gates.serve_until(&look_up, slot.partition)?;
+        let now = now();
+        self.is_alive(slot, now, until, Life::served_until).then_some(now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn promote<Q>(&self, front: &Front<K, V>, at: At, key: &Q, slot: &Arc<Slot<V>>)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        // The number first: then what is found is not what was changed before it.
+        let changes = self.gates.of(slot.partition).changes(slot.stripe);
+        if self.map.get(key).is_some_and(|present| Arc::ptr_eq(&present, slot)) {
+            let sighting = Sighting { slot: Arc::clone(slot), changes };
+            front.put(at, Favourite { key: key.to_owned(), sighting });
+        }
     }
 
     /// The value of a key, as [`get`](Self::get), also if it is stale. Of nothing there is no stale form.
@@ -101,16 +163,28 @@ where
                 break (slot, until);
             }
         };
-        let (now, gate) = (now(), self.gates.of(slot.partition));
+        let now = now();
+        self.is_alive(&slot, now, until, limit).then_some((slot, now))
+    }
+
+    /// Whether a copy may be served that was found before, by who may serve such until then.
+    #[inline]
+    fn is_alive(
+        &self,
+        slot: &Slot<V>,
+        now: Moment,
+        until: Moment,
+        limit: impl FnOnce(&Life) -> Moment,
+    ) -> bool {
         slot.heed_stale_tags();
-        let alive = now < until && now < limit(&slot.life) && slot.generation == gate.generation();
-        (alive && !slot.is_disowned()).then_some((slot, now))
+        let of_now = slot.generation == self.gates.of(slot.partition).generation();
+        of_now && now < until && now < limit(&slot.life) && !slot.is_disowned()
     }
 
     /// Takes a value in, unless the fence has passed the ticket or something newer is there.
     pub(crate) fn admit(&self, key: K, ticket: Ticket, slot: Arc<Slot<V>>) {
-        let gate = self.gates.of(slot.partition);
-        self.map.entry(key).and_compute_with(|present| {
+        let (gate, stripe) = (self.gates.of(slot.partition), slot.stripe);
+        let admitted = self.map.entry(key).and_compute_with(|present| {
             let newer_present = present.is_some_and(|present| {
                 let present = present.into_value();
                 if present.version == slot.version && !slot.is_fresh() {
@@ -122,16 +196,20 @@ where
             });
             if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
         });
+        if let CompResult::ReplacedWith(_) = admitted {
+            gate.changed(stripe);
+        }
         drop(ticket);
     }
 
     /// Drops a key's copy if it is older than the invalidation that raised the fence.
-    pub(crate) fn evict(&self, key: K, raised: &Raised) {
+    pub(crate) fn evict(&self, key: K, raised: &Raised, gate: &Gate) {
         self.drop_if(key, |slot| slot.version < raised.version());
+        gate.changed(raised.stripe());
     }
 
     /// Makes a key's copy stale if it is older than the change that declared it so.
-    pub(crate) fn expire(&self, key: K, raised: &Raised, now: Moment) {
+    pub(crate) fn expire(&self, key: K, raised: &Raised, now: Moment, gate: &Gate) {
         self.map.entry(key).and_compute_with(|present| {
             if let Some(slot) = present.map(moka::Entry::into_value)
                 && slot.version < raised.version()
@@ -140,15 +218,20 @@ where
             }
             Op::Nop
         });
+        gate.changed(raised.stripe());
     }
 
     /// Drops a key's copy, whatever it is: a write of unknown outcome may have made it wrong.
-    pub(crate) fn discard(&self, key: K) {
+    pub(crate) fn discard(&self, key: K, stripe: u32, gate: &Gate) {
         self.drop_if(key, |_| true);
+        gate.changed(stripe);
     }
 
     /// Gives back the memory of a partition's forgotten entries. They are not served any more in any case.
     pub(crate) fn reclaim(&self, partition: &PartitionId) {
+        if let Some(front) = &self.front {
+            front.clear();
+        }
         if self.gates.count() == 1 {
             return self.map.invalidate_all();
         }

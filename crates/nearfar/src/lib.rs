@@ -100,6 +100,7 @@ mod event;
 mod feed;
 mod fill;
 mod flight;
+mod front;
 mod gathering;
 mod guarded;
 mod holdings;

@@ -105,10 +105,16 @@ pub(crate) struct Limits {
 /// Until when a copy in L1 is good for what, by this node's clock.
 ///
 /// Relaxed: a reader who misses what was stored just now reads as if it had come just before.
+///
+/// In this order: a hit looks at the first two.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Life {
     /// L1 serves it before this.
     served_until: AtomicU64,
+    /// A read has to see to it from then on: load it again, or say that it was read. One word, so that a hit pays one
+    /// comparison for all of this. It never stands behind both reasons.
+    due_from: AtomicU64,
     /// It is stale from then on.
     expires_at: AtomicU64,
     /// It is of no use from then on.
@@ -117,9 +123,6 @@ pub(crate) struct Life {
     retry_at: AtomicU64,
     /// A read may have to load it again from then on, though it is fresh.
     refresh_from: AtomicU64,
-    /// A read has to see to it from then on: load it again, or say that it was read. One word, so that a hit pays one
-    /// comparison for all of this. It never stands behind both reasons.
-    due_from: AtomicU64,
     load_cost: Duration,
     idle: Option<Box<Idle>>,
 }

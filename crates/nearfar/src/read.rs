@@ -83,7 +83,7 @@ where
         Q: Eq + Hash + ?Sized,
     {
         let clock = self.node().clock;
-        let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
+        let (slot, read_at) = self.held.l1.peek(key, || clock.now())?;
         Entry::new(slot, Tier::L1, read_at).present()
     }
 
@@ -107,7 +107,9 @@ where
         if !call.reads_l1() {
             return None;
         }
-        let entry = self.peek(key).filter(|entry| call.takes(entry.slot()))?;
+        let clock = self.node().clock;
+        let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
+        let entry = Entry::new(slot, Tier::L1, read_at).present().filter(|entry| call.takes(entry.slot()))?;
         self.count_l1_hit(key);
         Some(entry)
     }
@@ -179,7 +181,7 @@ where
                 Seen::Nothing => (None, false),
                 Seen::Unreadable => (None, true),
                 Seen::Live(live) => {
-                    let slot = self.slot(key, *live, &snapshot, part, asked.ticket.generation());
+                    let slot = self.slot(key, *live, &snapshot, part, &asked.ticket);
                     slot.map_or((None, true), |slot| (slot.map(Arc::new), false))
                 }
             };
@@ -296,7 +298,7 @@ where
         live: Live,
         snapshot: &Snapshot,
         part: &Part,
-        generation: u64,
+        ticket: &Ticket,
     ) -> Result<Option<Slot<V>>, ()> {
         let Live { envelope, tags, head, at, age, left } = live;
         let is_absent = envelope.header.kind == Kind::Absent;
@@ -309,14 +311,17 @@ where
         let opened = opened.and_then(|value| with_validators(value).ok_or(Unreadable::Damaged));
         let (value, validators) = opened.map_err(|why| why.count(&self.held.counters))?;
         let (lifetime, load_cost) = (Lifetime::of(&envelope.header), envelope.header.load_cost);
+        let content = value.map_or(Content::Absent, Content::Value);
         Ok(Some(Slot {
-            content: value.map_or(Content::Absent, Content::Value),
+            is_absent: content.is_absent(),
+            content,
             version: envelope.stamp.version,
             age_when_taken: age,
             taken_at: at,
             life: self.options.life(at, left, lifetime, load_cost),
             partition: part.id.index(),
-            generation,
+            stripe: ticket.stripe(),
+            generation: ticket.generation(),
             encoded_len: snapshot.envelope.as_ref().map_or(0, weight),
             validators: boxed(validators),
             tags: part.tags.slot_tags(&tags, head.sequence),

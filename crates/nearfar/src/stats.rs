@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,17 +21,45 @@ impl Counter {
     }
 }
 
+/// A count that is added to so often that threads would wait for each other: each of them adds to a part of its own, or
+/// shares it with few.
+#[derive(Debug, Default)]
+pub(crate) struct HotCounter([Part; PARTS]);
+
+/// How many parts a hot counter has.
+const PARTS: usize = 16;
+
+/// Alone on its lines of the processor's cache, of which some processors fetch two at a time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Part(Counter);
+
+impl HotCounter {
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static PART: usize = THREADS.fetch_add(1, Ordering::Relaxed) % PARTS;
+        }
+        self.0[PART.with(|part| *part)].0.add(count);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|part| part.0.count()).sum()
+    }
+}
+
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $counter:ident,)*) => {
         /// What a cache counts, and where it tells what it counts.
         ///
-        /// In this order: a hit writes to its counter in any case, and on the same line of the processor's cache it reads
-        /// whether anybody listens.
+        /// In this order: each hit reads whether anybody listens, and what is on the same line of the processor's cache is
+        /// not written by hits.
         #[derive(Debug, Default)]
         #[repr(C, align(64))]
         pub(crate) struct Counters {
             pub(crate) outlet: Outlet,
-            $(pub(crate) $name: Counter,)*
+            $(pub(crate) $name: $counter,)*
             pub(crate) propagation: Propagation,
         }
 
@@ -94,64 +122,64 @@ macro_rules! counters {
 
 counters! {
     /// Reads that L1 answered.
-    l1_hits,
+    l1_hits: HotCounter,
     /// Reads that a stale value answered. One that was in L1 and served at once is counted nowhere else.
-    stale_hits,
+    stale_hits: Counter,
     /// Reads that L2 answered.
-    l2_hits,
+    l2_hits: Counter,
     /// Reads that neither answered.
-    misses,
+    misses: Counter,
     /// Reads of L2, and fills, that failed.
-    l2_failures,
+    l2_failures: Counter,
     /// Requests to read L2 that went there together with others, in one command.
-    coalesced_reads,
+    coalesced_reads: Counter,
     /// Changes that went to L2 together with others, in one step.
-    coalesced_changes,
+    coalesced_changes: Counter,
     /// Bytes of values that L2 sent, as they stand there.
-    l2_bytes_read,
+    l2_bytes_read: Counter,
     /// Bytes of values that L2 has stored for this node.
-    l2_bytes_written,
+    l2_bytes_written: Counter,
     /// Tags that L2 was asked about, for entries from before this node listened. In steady state there are none.
-    tag_lookups,
+    tag_lookups: Counter,
     /// Loads that gave a value.
-    loads,
+    loads: Counter,
     /// Loads that failed or panicked.
-    load_failures,
+    load_failures: Counter,
     /// Callers that joined a flight instead of loading themselves.
-    joined,
+    joined: Counter,
     /// Times that a load waited for that of another node, which had the claim.
-    claim_waits,
+    claim_waits: Counter,
     /// Loaded values that were not stored because L2 had something newer, or the load took too long.
-    fills_refused,
+    fills_refused: Counter,
     /// Loaded values that could not be encoded, or are too large, and so were not cached.
-    unstorable,
+    unstorable: Counter,
     /// Values set by this node.
-    sets,
+    sets: Counter,
     /// Keys invalidated by this node.
-    invalidations_sent,
+    invalidations_sent: Counter,
     /// Changes that L2 did not acknowledge, whose keys went to the outbox.
-    queued,
+    queued: Counter,
     /// Keys whose acknowledged changes may have been lost with L2's history, and which went to the outbox again.
-    reissued,
+    reissued: Counter,
     /// Keys that other nodes set or invalidated.
-    invalidations_received,
+    invalidations_received: Counter,
     /// Values dropped from L1 for want of space.
-    evictions,
+    evictions: Counter,
     /// Entries in L2 that could not be read: foreign, corrupt, of another codec or schema, undecodable, not sealed as they
     /// should be.
-    unreadable,
+    unreadable: Counter,
     /// Those of them that have another codec, schema or compression: another version of the service shares the namespace.
-    other_versions,
+    other_versions: Counter,
     /// Those of them that are not sealed by one of this cache's keys and for the place where they stand.
-    seal_failures,
+    seal_failures: Counter,
     /// Frames on the bus that could not be read.
-    bad_frames,
+    bad_frames: Counter,
     /// Times that messages may have been missed: interruptions, overruns, gaps, bad frames.
-    doubts,
+    doubts: Counter,
     /// Missed messages that were fetched from the log and applied.
-    replayed,
+    replayed: Counter,
     /// Times that L1 was forgotten because nothing could prove it.
-    resyncs,
+    resyncs: Counter,
 }
 
 /// Propagation times, in microseconds.

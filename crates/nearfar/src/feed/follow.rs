@@ -90,7 +90,9 @@ where
             match self.read(encoded) {
                 Some(key) => self.engine.held.discard(&key, encoded),
                 // A key of no copy. Something else may share its stripe, which costs that one fill of L1.
-                None => self.engine.held.part_of(encoded).gate.raise_unsettled(encoded),
+                None => {
+                    self.engine.held.part_of(encoded).gate.raise_unsettled(encoded);
+                }
             }
         }
         self.counts.dropped.fetch_add(keys.len() as u64, Ordering::Relaxed);

@@ -1,0 +1,152 @@
+//! The most popular of what L1 holds, in places that a hit finds without going through L1's map.
+//!
+//! The map pays at each hit for its policy of eviction. Most hits are of few keys, and need not: the front has a fixed number
+//! of places, a key may stand in one of them, and it stands there together with the [number](nearfar_core::Gate::changes)
+//! that tells whether L1 has changed anything of its stripe since. One hit in [`PASSED_ON`] goes to the map all the same,
+//! so that the policy goes on seeing what is popular.
+//!
+//! A key gets a place when it has missed it twice and nobody has come for another key in between, which happens soon to
+//! popular ones and seldom to others.
+
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::fast::RandomState;
+
+use crate::entry::Slot;
+
+/// How many places there are at the most: at some 40 bytes each, a few megabytes.
+const MOST: u64 = 65_536;
+
+/// One hit in so many goes to the map.
+const PASSED_ON: u32 = 32;
+
+pub(crate) struct Front<K, V> {
+    /// Each guarded for the moment that it takes to read it. Who finds another at it goes to the map.
+    places: Box<[Mutex<Place<K, V>>]>,
+    hashes: RandomState,
+}
+
+/// The tag of no key, or of one in four thousand million.
+const NOBODY: u32 = 0;
+
+struct Place<K, V> {
+    /// What the hash of its key ends with.
+    tag: u32,
+    /// What that of the key ends with which was the last to miss it, unless somebody has found the other since.
+    challenger: u32,
+    favourite: Option<Favourite<K, V>>,
+}
+
+/// What stands in a place.
+pub(crate) struct Favourite<K, V> {
+    pub(crate) key: K,
+    pub(crate) sighting: Sighting<V>,
+}
+
+/// What L1 was seen to hold.
+pub(crate) struct Sighting<V> {
+    pub(crate) slot: Arc<Slot<V>>,
+    /// What its gate had said of its stripe before.
+    pub(crate) changes: u64,
+}
+
+impl<V> Clone for Sighting<V> {
+    fn clone(&self) -> Self {
+        Self { slot: Arc::clone(&self.slot), changes: self.changes }
+    }
+}
+
+/// Where a key may stand.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    place: usize,
+    tag: u32,
+}
+
+impl<K, V> Front<K, V>
+where
+    K: Eq + Hash,
+{
+    /// For an L1 of so many entries.
+    pub(crate) fn new(entries: u64) -> Self {
+        let places = entries.clamp(1, MOST).next_power_of_two();
+        let place = |_| Mutex::new(Place { tag: NOBODY, challenger: NOBODY, favourite: None });
+        Self { places: (0..places).map(place).collect(), hashes: RandomState::default() }
+    }
+
+    #[inline]
+    pub(crate) fn at<Q>(&self, key: &Q) -> At
+    where
+        K: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        let hash = self.hashes.hash_one(key);
+        #[expect(clippy::cast_possible_truncation, reason = "both take some of its bits")]
+        let (place, tag) = (hash as usize & (self.places.len() - 1), (hash >> 32) as u32);
+        At { place, tag }
+    }
+
+    /// What stands there, if it is the key's. If not, whether the key is to get the place, once it is found in the map.
+    #[inline]
+    pub(crate) fn find<Q>(&self, at: At, key: &Q) -> Result<Sighting<V>, bool>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let Ok(mut place) = self.places[at.place].try_lock() else { return Err(false) };
+        match &place.favourite {
+            Some(favourite) if place.tag == at.tag && favourite.key.borrow() == key => {
+                if is_passed_on() {
+                    return Err(false);
+                }
+                let sighting = favourite.sighting.clone();
+                place.challenger = NOBODY;
+                Ok(sighting)
+            }
+            _ => {
+                let again = place.challenger == at.tag;
+                place.challenger = at.tag;
+                Err(again)
+            }
+        }
+    }
+
+    pub(crate) fn put(&self, at: At, favourite: Favourite<K, V>) {
+        let mut place = self.places[at.place].lock().unwrap_or_else(PoisonError::into_inner);
+        place.tag = at.tag;
+        let before = place.favourite.replace(favourite);
+        // What a value's `drop` does is not for under the lock.
+        drop(place);
+        drop(before);
+    }
+
+    /// Gives back the memory of a key that L1 does not hold any more.
+    pub(crate) fn remove(&self, key: &K) {
+        let at = self.at(key);
+        let mut place = self.places[at.place].lock().unwrap_or_else(PoisonError::into_inner);
+        let present = place.favourite.take_if(|present| present.key == *key);
+        drop(place);
+        drop(present);
+    }
+
+    /// Gives back the memory of all.
+    pub(crate) fn clear(&self) {
+        for place in &self.places {
+            let present = place.lock().unwrap_or_else(PoisonError::into_inner).favourite.take();
+            drop(present);
+        }
+    }
+}
+
+#[inline]
+fn is_passed_on() -> bool {
+    thread_local! {
+        static HITS: Cell<u32> = const { Cell::new(0) };
+    }
+    let hits = HITS.get().wrapping_add(1);
+    HITS.set(hits);
+    hits.is_multiple_of(PASSED_ON)
+}
