@@ -119,7 +119,7 @@ where
         let gate = &self.part_of(encoded).gate;
         let raised = gate.raise(encoded, version);
         self.flights.retire(key, raised.height());
-        self.l1.evict(key.clone(), &raised, gate);
+        self.l1.evict(key, &raised, gate);
     }
 
     /// The key was declared stale: older copies are, and no older flight is joined.
@@ -127,7 +127,7 @@ where
         let gate = &self.part_of(encoded).gate;
         let raised = gate.raise(encoded, version);
         self.flights.retire(key, raised.height());
-        self.l1.expire(key.clone(), &raised, now, gate);
+        self.l1.expire(key, &raised, now, gate);
     }
 
     /// Every copy of the part so far is wrong.
@@ -153,7 +153,7 @@ where
         let gate = &self.part_of(encoded).gate;
         let stripe = gate.raise_unsettled(encoded);
         self.flights.retire_any(key);
-        self.l1.discard(key.clone(), stripe, gate);
+        self.l1.discard(key, stripe, gate);
     }
 }
 

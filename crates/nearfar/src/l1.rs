@@ -1,12 +1,11 @@
 //! L1: the only file that names `moka`.
 
 use std::borrow::Borrow;
-use std::hash::Hash;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
 use moka::notification::RemovalCause;
-use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache as Moka;
 use nearfar_core::{Gate, Gates, Moment, PartitionId, Raised, Ticket};
 
@@ -16,13 +15,19 @@ use crate::front::{At, Favourite, Front, Sighting};
 use crate::lifetime::Life;
 use crate::options::L1Options;
 
+/// So many threads seldom meet at one of them.
+const LOCKS: usize = 1024;
+
 /// The values that one node holds in memory.
 ///
-/// Every change of the map goes through `and_compute_with`, which runs under moka's lock of that key: admitting and
-/// evicting one key never overlap, which is what [`Gate::admits`] asks for. Reads take no lock.
+/// What the map holds of a key is changed under a lock of that key: admitting and evicting one key never overlap, which is what
+/// [`Gate::admits`] asks for. Reads take no lock.
 pub(crate) struct L1<K, V> {
     /// With seeded hashes of low cost: a hit costs an eighth less than with the standard library's.
     map: Moka<K, Arc<Slot<V>>, RandomState>,
+    hashes: RandomState,
+    /// Each for all keys whose hashes end alike. moka has locks of single keys, and makes one for each change.
+    locks: Box<[Mutex<()>]>,
     gates: Gates,
     /// `None` where the map has to see each hit, since it lets go what was not read for long.
     front: Option<Arc<Front<K, V>>>,
@@ -64,18 +69,20 @@ where
         if let Some(longest) = options.longest_rest {
             builder = builder.time_to_idle(longest);
         }
+        let hashes = RandomState::default();
         let map = match options.max_bytes {
-            None => builder.max_capacity(options.max_entries).build_with_hasher(RandomState::default()),
+            None => builder.max_capacity(options.max_entries).build_with_hasher(hashes.clone()),
             // One weight for both limits: no entry weighs less than its share of the bytes.
             Some(max_bytes) => {
                 let least = u32::try_from(max_bytes.div_ceil(options.max_entries)).unwrap_or(u32::MAX);
                 builder
                     .max_capacity(max_bytes)
                     .weigher(move |_, slot: &Arc<Slot<V>>| slot.encoded_len.max(least))
-                    .build_with_hasher(RandomState::default())
+                    .build_with_hasher(hashes.clone())
             }
         };
-        Self { map, gates, front, weighs: options.max_bytes.is_some() }
+        let locks = (0..LOCKS).map(|_| Mutex::default()).collect();
+        Self { map, hashes, locks, gates, front, weighs: options.max_bytes.is_some() }
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
@@ -183,46 +190,43 @@ where
 
     /// Takes a value in, unless the fence has passed the ticket or something newer is there.
     pub(crate) fn admit(&self, key: K, ticket: Ticket, slot: Arc<Slot<V>>) {
-        let (gate, stripe) = (self.gates.of(slot.partition), slot.stripe);
-        let admitted = self.map.entry(key).and_compute_with(|present| {
-            let newer_present = present.is_some_and(|present| {
-                let present = present.into_value();
-                if present.version == slot.version && !slot.is_fresh() {
-                    slot.life.retry_not_before(present.life.retry_at());
-                }
-                present.generation == slot.generation
-                    && present.is_newer_than(&slot)
-                    && !present.is_disowned()
-            });
-            if newer_present || !gate.admits(&ticket, slot.version) { Op::Nop } else { Op::Put(slot) }
+        let gate = self.gates.of(slot.partition);
+        let locked = self.lock(&key);
+        let present = self.map.get(&key);
+        let newer_present = present.as_ref().is_some_and(|present| {
+            if present.version == slot.version && !slot.is_fresh() {
+                slot.life.retry_not_before(present.life.retry_at());
+            }
+            present.generation == slot.generation && present.is_newer_than(&slot) && !present.is_disowned()
         });
-        if let CompResult::ReplacedWith(_) = admitted {
-            gate.changed(stripe);
+        if !newer_present && gate.admits(&ticket, slot.version) {
+            let stripe = slot.stripe;
+            self.map.insert(key, slot);
+            if present.is_some() {
+                gate.changed(stripe);
+            }
         }
-        drop(ticket);
+        drop((locked, ticket));
     }
 
     /// Drops a key's copy if it is older than the invalidation that raised the fence.
-    pub(crate) fn evict(&self, key: K, raised: &Raised, gate: &Gate) {
+    pub(crate) fn evict(&self, key: &K, raised: &Raised, gate: &Gate) {
         self.drop_if(key, |slot| slot.version < raised.version());
         gate.changed(raised.stripe());
     }
 
     /// Makes a key's copy stale if it is older than the change that declared it so.
-    pub(crate) fn expire(&self, key: K, raised: &Raised, now: Moment, gate: &Gate) {
-        self.map.entry(key).and_compute_with(|present| {
-            if let Some(slot) = present.map(moka::Entry::into_value)
-                && slot.version < raised.version()
-            {
-                slot.life.expire(now);
-            }
-            Op::Nop
-        });
+    pub(crate) fn expire(&self, key: &K, raised: &Raised, now: Moment, gate: &Gate) {
+        let locked = self.lock(key);
+        if let Some(slot) = self.map.get(key).filter(|slot| slot.version < raised.version()) {
+            slot.life.expire(now);
+        }
+        drop(locked);
         gate.changed(raised.stripe());
     }
 
     /// Drops a key's copy, whatever it is: a write of unknown outcome may have made it wrong.
-    pub(crate) fn discard(&self, key: K, stripe: u32, gate: &Gate) {
+    pub(crate) fn discard(&self, key: &K, stripe: u32, gate: &Gate) {
         self.drop_if(key, |_| true);
         gate.changed(stripe);
     }
@@ -253,10 +257,20 @@ where
         self.weighs.then(|| self.map.weighted_size())
     }
 
-    fn drop_if(&self, key: K, wrong: impl FnOnce(&Slot<V>) -> bool) {
-        self.map.entry(key).and_compute_with(|present| match present {
-            Some(present) if wrong(present.value()) => Op::Remove,
-            _ => Op::Nop,
-        });
+    fn drop_if(&self, key: &K, wrong: impl FnOnce(&Slot<V>) -> bool) {
+        let locked = self.lock(key);
+        if self.map.get(key).is_some_and(|slot| wrong(&slot)) {
+            self.map.invalidate(key);
+        }
+        drop(locked);
+    }
+
+    /// The lock under which what the map holds of a key is changed.
+    fn lock(&self, key: &K) -> MutexGuard<'_, ()> {
+        let hash = self.hashes.hash_one(key);
+        #[expect(clippy::cast_possible_truncation, reason = "its last bits")]
+        let lock = &self.locks[hash as usize % LOCKS];
+        // It guards no data of its own.
+        lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
