@@ -56,7 +56,7 @@ impl Held {
     }
 }
 
-/// Changes are made under moka's lock of the key. Reads take no lock, and here they are relaxed: what they must not find
+/// Changes are made under a lock of the key. Reads take no lock, and here they are relaxed: what they must not find
 /// has to be kept from them by the gate, whatever moka's orderings are.
 struct L1 {
     lock: Mutex<()>,

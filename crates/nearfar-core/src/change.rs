@@ -164,26 +164,27 @@ impl Change {
     /// the last one counts. All of them [go with](Self::goes_with) the first.
     ///
     /// ```
-    /// use nearfar_core::{Change, NodeId};
+    /// use nearfar_core::{Change, Moment, NodeId};
     /// use std::time::Duration;
     ///
     /// let node = NodeId::new(1);
     /// let invalidate = |key: &'static str| Change::invalidate(node, vec![key.into()], Duration::from_secs(60));
-    /// let both = Change::as_one(node, vec![invalidate("a"), invalidate("b"), invalidate("a")]);
-    /// assert_eq!(both.writes.len(), 2);
+    /// let until = Moment::from_micros;
+    /// let both = Change::as_one(node, &[invalidate("a").by(until(9)), invalidate("b").by(until(7)), invalidate("a")]);
+    /// assert_eq!((both.writes.len(), both.deadline), (2, until(7)));
     /// ```
     ///
     /// # Panics
     ///
     /// If there are none.
-    pub fn as_one(origin: NodeId, changes: Vec<Self>) -> Self {
-        let effect = changes.first().expect("there are changes").effect;
+    pub fn as_one(origin: NodeId, changes: &[Self]) -> Self {
+        let first = changes.first().expect("there are changes");
         if changes.len() == 1 {
-            return changes.into_iter().next().expect("there is one");
+            return first.clone();
         }
         let deadline = changes.iter().map(|change| change.deadline).min().expect("there are changes");
-        let (mut places, mut writes) = (HashMap::new(), Vec::new());
-        for write in changes.into_iter().flat_map(|change| change.writes) {
+        let (mut places, mut writes): (_, Vec<KeyWrite>) = (HashMap::new(), Vec::new());
+        for write in changes.iter().flat_map(|change| &change.writes).cloned() {
             match places.entry(write.key.clone()) {
                 Entry::Occupied(place) => writes[*place.get()] = write,
                 Entry::Vacant(place) => {
@@ -192,7 +193,7 @@ impl Change {
                 }
             }
         }
-        Self::of_keys(origin, effect, writes).by(deadline)
+        Self::of_keys(origin, first.effect, writes).by(deadline)
     }
 
     /// What it is about.

@@ -66,14 +66,13 @@ struct Waiting<C: Carrier> {
     answer: oneshot::Sender<Result<C::Answer, L2Error>>,
 }
 
+/// What somebody waits for.
+type Answer<C> = oneshot::Receiver<Result<<C as Carrier>::Answer, L2Error>>;
+
 /// How a request goes.
 enum Boarding<C: Carrier> {
     Straight(C::Request),
-    /// It waits. `first` if nobody did before.
-    With {
-        answer: oneshot::Receiver<Result<C::Answer, L2Error>>,
-        first: bool,
-    },
+    With(Answer<C>),
 }
 
 impl<C: Carrier> Gathering<C> {
@@ -91,27 +90,23 @@ impl<C: Carrier> Gathering<C> {
     pub(crate) async fn ask(self: &Arc<Self>, request: C::Request) -> Result<C::Answer, L2Error> {
         match self.board(request) {
             Boarding::Straight(request) => {
-                let _trip = Trip(self);
+                let _trip = Trip(Arc::clone(self));
                 only(self.carrier.carry(vec![request]).await)
             }
-            Boarding::With { answer, first } => {
-                // One timer for all who wait.
-                let answer = if first { self.hurried(answer).await } else { answer.await };
-                // Its trip has ended with the runtime, or by a panic.
-                answer.unwrap_or(Err(L2Error::Unexpected))
-            }
+            Boarding::With(answer) => self.wait_for(answer).await,
         }
     }
 
-    async fn hurried<T>(
-        self: &Arc<Self>,
-        mut answer: oneshot::Receiver<T>,
-    ) -> Result<T, oneshot::error::RecvError> {
-        if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut answer).await {
-            return answer;
+    async fn wait_for(self: &Arc<Self>, mut answer: Answer<C>) -> Result<C::Answer, L2Error> {
+        // Without a runtime there are no timers; then those who are under way are waited for.
+        if Handle::try_current().is_ok() {
+            match tokio::time::timeout(PATIENCE, &mut answer).await {
+                Ok(answer) => return answer.unwrap_or(Err(L2Error::Unexpected)),
+                Err(_) => self.wait_no_longer(),
+            }
         }
-        self.wait_no_longer();
-        answer.await
+        // Else its trip has ended with its runtime, or by a panic.
+        answer.await.unwrap_or(Err(L2Error::Unexpected))
     }
 
     fn board(&self, request: C::Request) -> Boarding<C> {
@@ -121,35 +116,40 @@ impl<C: Carrier> Gathering<C> {
             return Boarding::Straight(request);
         }
         let (tell, answer) = oneshot::channel();
-        let first = queue.waiting.is_empty();
         queue.waiting.push_back(Waiting { request, answer: tell });
-        Boarding::With { answer, first }
+        Boarding::With(answer)
     }
 
     /// All who wait go, whatever is under way.
     fn wait_no_longer(self: &Arc<Self>) {
-        let mut queue = self.queue();
-        while let Some(next) = self.next(&mut queue) {
+        loop {
+            let mut queue = self.queue();
+            let Some(next) = self.next(&mut queue) else { return };
             queue.under_way += 1;
+            drop(queue);
             self.send(next);
         }
     }
 
-    /// A trip has ended: those who wait take its place.
+    /// A trip has ended: those who wait take its place, unless there are too many trips still.
     fn ended(self: &Arc<Self>) {
         let mut queue = self.queue();
-        match self.next(&mut queue) {
-            Some(next) => self.send(next),
-            None => queue.under_way -= 1,
+        let next = if queue.under_way > AT_ONCE { None } else { self.next(&mut queue) };
+        if next.is_none() {
+            queue.under_way -= 1;
+        }
+        drop(queue);
+        if let Some(next) = next {
+            self.send(next);
         }
     }
 
+    /// On the runtime of whoever is here, which runs; else on that of the build. Not under the lock: a runtime that has ended
+    /// drops the trip at once.
     fn send(self: &Arc<Self>, waiting: Vec<Waiting<C>>) {
-        let gathering = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let _trip = Trip(&gathering);
-            gathering.go(waiting).await;
-        });
+        let trip = Trip(Arc::clone(self));
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        runtime.spawn(async move { trip.0.go(waiting).await });
     }
 
     async fn go(&self, waiting: Vec<Waiting<C>>) {
@@ -188,9 +188,9 @@ impl<C: Carrier> Gathering<C> {
 }
 
 /// The place of one trip, which others take when it ends, whatever ends it.
-struct Trip<'a, C: Carrier>(&'a Arc<Gathering<C>>);
+struct Trip<C: Carrier>(Arc<Gathering<C>>);
 
-impl<C: Carrier> Drop for Trip<'_, C> {
+impl<C: Carrier> Drop for Trip<C> {
     fn drop(&mut self) {
         self.0.ended();
     }

@@ -26,7 +26,8 @@ pub(crate) struct L1<K, V> {
     /// With seeded hashes of low cost: a hit costs an eighth less than with the standard library's.
     map: Moka<K, Arc<Slot<V>>, RandomState>,
     hashes: RandomState,
-    /// Each for all keys whose hashes end alike. moka has locks of single keys, and makes one for each change.
+    /// Each for all keys whose hashes end alike. A change by moka's own `and_compute_with` costs more, above all where there
+    /// is nothing to change. Beware: moka may drop values of other keys under such a lock.
     locks: Box<[Mutex<()>]>,
     gates: Gates,
     /// `None` where the map has to see each hit, since it lets go what was not read for long.
@@ -141,9 +142,16 @@ where
     {
         // The number first: then what is found is not what was changed before it.
         let changes = self.gates.of(slot.partition).changes(slot.stripe);
-        if self.map.get(key).is_some_and(|present| Arc::ptr_eq(&present, slot)) {
-            let sighting = Sighting { slot: Arc::clone(slot), changes };
-            front.put(at, Favourite { key: key.to_owned(), sighting });
+        let is_held = || self.map.get(key).is_some_and(|present| Arc::ptr_eq(&present, slot));
+        if !is_held() {
+            return;
+        }
+        let sighting = Sighting { slot: Arc::clone(slot), changes };
+        front.put(at, Favourite { key: key.to_owned(), sighting });
+        // If the map has let it go for want of space meanwhile, who takes it from the front has been here already, and what
+        // is taken in next is no change of anything.
+        if !is_held() {
+            front.remove(&key.to_owned());
         }
     }
 
@@ -233,9 +241,6 @@ where
 
     /// Gives back the memory of a partition's forgotten entries. They are not served any more in any case.
     pub(crate) fn reclaim(&self, partition: &PartitionId) {
-        if let Some(front) = &self.front {
-            front.clear();
-        }
         if self.gates.count() == 1 {
             return self.map.invalidate_all();
         }
@@ -259,10 +264,13 @@ where
 
     fn drop_if(&self, key: &K, wrong: impl FnOnce(&Slot<V>) -> bool) {
         let locked = self.lock(key);
-        if self.map.get(key).is_some_and(|slot| wrong(&slot)) {
+        let present = self.map.get(key);
+        if present.as_ref().is_some_and(|slot| wrong(slot)) {
             self.map.invalidate(key);
         }
+        // The value goes after the lock: what its `drop` does is not for under it.
         drop(locked);
+        drop(present);
     }
 
     /// The lock under which what the map holds of a key is changed.

@@ -21,31 +21,31 @@ impl Counter {
     }
 }
 
-/// A count that is added to so often that threads would wait for each other: each of them adds to a part of its own, or
+/// A count that is added to so often that threads would wait for each other: each of them adds to a share of its own, or
 /// shares it with few.
 #[derive(Debug, Default)]
-pub(crate) struct HotCounter([Part; PARTS]);
+pub(crate) struct HotCounter([Share; SHARES]);
 
-/// How many parts a hot counter has.
-const PARTS: usize = 16;
+/// How many shares a hot counter has.
+const SHARES: usize = 16;
 
 /// Alone on its lines of the processor's cache, of which some processors fetch two at a time.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Part(Counter);
+struct Share(Counter);
 
 impl HotCounter {
     #[inline]
     pub(crate) fn add(&self, count: u64) {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static PART: usize = THREADS.fetch_add(1, Ordering::Relaxed) % PARTS;
+            static SHARE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % SHARES;
         }
-        self.0[PART.with(|part| *part)].0.add(count);
+        self.0[SHARE.with(|share| *share)].0.add(count);
     }
 
     fn count(&self) -> u64 {
-        self.0.iter().map(|part| part.0.count()).sum()
+        self.0.iter().map(|share| share.0.count()).sum()
     }
 }
 

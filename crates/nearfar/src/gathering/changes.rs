@@ -36,14 +36,31 @@ impl Changes {
     const LEAST: usize = 2 * 1024;
 
     /// Does in one step what these changes do one after the other.
-    async fn carry_as_one(&self, changes: Vec<Change>) -> Result<Vec<Written>, L2Error> {
-        let replaced = replaced(&changes);
+    async fn carry_as_one(&self, changes: &[Change]) -> Result<Vec<Written>, L2Error> {
+        let replaced = replaced(changes);
         let change = Change::as_one(self.node, changes);
         let subjects = change.subjects();
         let version = self.l2.change(&self.partition, change).await?;
         // Once for all of them: its message comes once.
         self.outbox.with(|outbox| outbox.remember(self.clock.now(), subjects, version));
         Ok(replaced.into_iter().map(|replaced| Written { version, replaced }).collect())
+    }
+
+    /// In one step. If L2 refuses that, it may be because of one of them, a value for which there is no memory: then one after
+    /// the other, so that an invalidation still gets through.
+    async fn carry_step(&self, changes: Vec<Change>) -> Vec<Result<Written, L2Error>> {
+        match self.carry_as_one(&changes).await {
+            Ok(written) => written.into_iter().map(Ok).collect(),
+            Err(L2Error::Rejected(_)) if changes.len() > 1 => {
+                let mut answers = Vec::new();
+                for change in &changes {
+                    let written = self.carry_as_one(std::slice::from_ref(change)).await;
+                    answers.push(written.map(|mut written| written.remove(0)));
+                }
+                answers
+            }
+            Err(cause) => vec![Err(cause); changes.len()],
+        }
     }
 }
 
@@ -66,12 +83,7 @@ impl Carrier for Changes {
             }
         }
         let carried = join_all(steps.into_iter().map(|(places, step)| async move {
-            let count = step.len();
-            let written = self.carry_as_one(step).await;
-            let answers = match written {
-                Ok(written) => written.into_iter().map(Ok).collect(),
-                Err(cause) => vec![Err(cause); count],
-            };
+            let answers = self.carry_step(step).await;
             places.into_iter().zip(answers)
         }));
         let mut answers: Vec<_> = carried.await.into_iter().flatten().collect();
@@ -84,7 +96,9 @@ impl Carrier for Changes {
     }
 
     fn size(&self, change: &Change) -> usize {
-        change.writes.iter().map(|write| (write.key.len() + write.envelope.len()).max(Self::LEAST)).sum()
+        let sizes =
+            change.writes.iter().map(|write| (write.key.len() + write.envelope.len()).max(Self::LEAST));
+        sizes.sum::<usize>().max(Self::LEAST)
     }
 }
 

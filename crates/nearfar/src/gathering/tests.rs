@@ -165,6 +165,34 @@ async fn a_trip_that_does_not_come_back_holds_up_others_for_a_moment_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_depends_on_whoever_waited_first() {
+    let (gathering, _stuck) = busy().await;
+    let (first, second) = (ask(&gathering, 3).await, ask(&gathering, 4).await);
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    while trips(&gathering).len() == AT_ONCE {
+        gathering.carrier.arrived.notified().await;
+    }
+    assert_eq!(trips(&gathering)[AT_ONCE], [4]);
+    let_go(&gathering, AT_ONCE + 1);
+    assert!(second.await.unwrap().is_some());
+}
+
+/// Those who have places may be futures that nobody polls until this one is answered.
+#[tokio::test(start_paused = true)]
+async fn places_of_futures_that_nobody_polls_hold_up_others_for_a_moment_only() {
+    let gathering = ferries();
+    let mut held: Vec<_> = (0..AT_ONCE).map(|_| Box::pin(gathering.ask(1))).collect();
+    for ask in &mut held {
+        assert!(futures_util::poll!(ask).is_pending());
+    }
+    let_go(&gathering, AT_ONCE + 2);
+    for _ in 0..2 {
+        assert!(gathering.ask(2).await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_trip_has_no_more_than_there_is_room_for() {
     let (gathering, asked) = busy().await;
     gathering.carrier.size.store(4, Ordering::SeqCst);
