@@ -3,12 +3,12 @@
 //! `cargo run --release -p nearfar-bench -- hits`:
 //!
 //! ```text
-//! get, hit, beside moka get                                           215.1      294.5 ns         1.44
-//! get, hit, everything on, beside nothing on                          312.8      318.4 ns         1.02
-//! get, hit, nothing on, beside the same                               294.5      311.7 ns         1.01
-//! get_or_load, hit, beside moka get                                   215.1      311.9 ns         1.41
-//! get_or_load, hit, everything on, beside nothing on                  311.5      314.3 ns         1.02
-//! get_or_load, hit, nothing on, beside the same                       311.9      294.0 ns         0.99
+//! get, hit, beside moka get                                           135.0      120.8 ns         0.89
+//! get, hit, everything on, beside nothing on                          117.1      194.0 ns         1.66
+//! get, hit, nothing on, beside the same                               120.8      113.4 ns         0.94
+//! get_or_load, hit, beside moka get                                   135.0      112.4 ns         0.83
+//! get_or_load, hit, everything on, beside nothing on                  109.4      186.1 ns         1.70
+//! get_or_load, hit, nothing on, beside the same                       112.4      106.4 ns         0.95
 //! ```
 
 use std::convert::Infallible;
