@@ -128,10 +128,14 @@ where
     }
 
     /// Gives back the memory of a key that L1 does not hold any more.
-    pub(crate) fn remove(&self, key: &K) {
+    pub(crate) fn remove<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
         let at = self.at(key);
         let mut place = self.places[at.place].lock().unwrap_or_else(PoisonError::into_inner);
-        let present = place.favourite.take_if(|present| present.key == *key);
+        let present = place.favourite.take_if(|present| present.key.borrow() == key);
         drop(place);
         drop(present);
     }

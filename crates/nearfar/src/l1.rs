@@ -148,10 +148,10 @@ where
         }
         let sighting = Sighting { slot: Arc::clone(slot), changes };
         front.put(at, Favourite { key: key.to_owned(), sighting });
-        // If the map has let it go for want of space meanwhile, who takes it from the front has been here already, and what
-        // is taken in next is no change of anything.
+        // The map may have let it go for want of space meanwhile, with nobody left to take it from the front. A value that is
+        // then taken in counts as no change, and would stand behind it.
         if !is_held() {
-            front.remove(&key.to_owned());
+            front.remove(key);
         }
     }
 

@@ -228,8 +228,6 @@ where
     async fn snapshots(&self, part: &Part, keys: &[Bytes]) -> Result<Vec<Snapshot>, Error> {
         self.node().l2()?;
         let reading = part.reads.ask(keys.to_vec()).await.map_err(|cause| self.unread(cause))?;
-        let len = reading.envelopes.iter().flatten().map(|envelope| envelope.len() as u64).sum();
-        self.held.counters.l2_bytes_read.add(len);
         Ok(reading.snapshots().collect())
     }
 

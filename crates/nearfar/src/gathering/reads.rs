@@ -29,6 +29,7 @@ impl Reads {
 
     fn observe(&self, reading: &Reading) {
         let len: usize = reading.envelopes.iter().flatten().map(Bytes::len).sum();
+        self.counters.l2_bytes_read.add(len as u64);
         self.len.store(len / reading.envelopes.len().max(1), Ordering::Relaxed);
     }
 }
