@@ -1,10 +1,20 @@
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use crate::table::median;
 
 /// Several figures of each of several cases: the medians of its rounds.
+///
+/// ```
+/// let mut grid = nearfar_bench::Grid::new("case", &["loads", "max ms"]);
+/// for longest in [3.0, 1.0, 2.0] {
+///     grid.add("one load per node", vec![4.0, longest]);
+/// }
+/// assert!(grid.to_string().ends_with("4.0         2.0\n"));
+/// ```
 #[derive(Debug)]
-pub(crate) struct Grid {
+pub struct Grid {
     title: &'static str,
     columns: &'static [&'static str],
     cases: Vec<Case>,
@@ -17,12 +27,17 @@ struct Case {
 }
 
 impl Grid {
-    pub(crate) fn new(title: &'static str, columns: &'static [&'static str]) -> Self {
+    /// One without cases.
+    pub fn new(title: &'static str, columns: &'static [&'static str]) -> Self {
         Self { title, columns, cases: Vec::new() }
     }
 
     /// Adds a round of a case.
-    pub(crate) fn add(&mut self, name: impl Into<String>, figures: Vec<f64>) {
+    ///
+    /// # Panics
+    ///
+    /// If there is not a figure for each column.
+    pub fn add(&mut self, name: impl Into<String>, figures: Vec<f64>) {
         let name = name.into();
         assert_eq!(figures.len(), self.columns.len(), "a figure for each column");
         eprintln!("{}", line(&name, figures.iter().map(|figure| format!("{figure:.1}"))));
@@ -30,6 +45,15 @@ impl Grid {
             Some(case) => case.rounds.push(figures),
             None => self.cases.push(Case { name, rounds: vec![figures] }),
         }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let medians = |case: &Case| (0..self.columns.len()).map(|column| case.median(column)).collect();
+        let case = |case: &Case| {
+            let medians: Vec<f64> = medians(case);
+            json!({ "case": case.name, "medians": medians, "rounds": case.rounds.len() })
+        };
+        json!({ "title": self.title, "columns": self.columns, "cases": self.cases.iter().map(case).collect::<Vec<_>>() })
     }
 }
 

@@ -14,6 +14,7 @@
 //! * [`FaultProxy`] stands in front of it and stops, delays, cuts or redirects what passes.
 //! * [`Program`] is another process of the test's own, to be paused or killed.
 //! * [`History`] takes what nodes read and when writes were acknowledged, and finds the stalest read.
+//! * [`accesses`] are keys in the order in which they are asked for, generated or recorded.
 //! * [`eventually`] waits for a condition, [`Stopwatch`] stamps histories, [`let_pass`] lets real
 //!   time pass: the only doors through which time enters a test.
 //!
@@ -40,6 +41,7 @@
 //! Servers and sockets live in real time. On a runtime with `start_paused = true`, timeouts fire while
 //! a reply is still on its way.
 
+pub mod accesses;
 mod authority;
 mod choice;
 mod clock;

@@ -14,12 +14,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nearfar::{Cache, Error, Nearfar};
+use nearfar_bench::{Grid, Table, median, micros};
 use nearfar_testkit::{RedisServer, Stopwatch, let_pass};
 use tokio::sync::Barrier;
-
-use crate::bare::micros;
-use crate::grid::Grid;
-use crate::table::{Table, median};
 
 const NODES: usize = 4;
 const CALLERS: usize = 250;

@@ -6,12 +6,9 @@
 
 use nearfar::{Bytes, Cache, CacheBuilder, Codec, Compression, Error, Json, KeyRing, MessagePack, Nearfar};
 use nearfar::{Postcard, RawBytes};
+use nearfar_bench::{Grid, Table, micros};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use serde::{Deserialize, Serialize};
-
-use crate::bare::micros;
-use crate::grid::Grid;
-use crate::table::Table;
 
 const ROUNDS: u64 = 25;
 const CALLS: u64 = 200;

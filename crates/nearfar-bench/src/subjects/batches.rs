@@ -19,11 +19,11 @@ use std::convert::Infallible;
 use fred::clients::Client;
 use fred::interfaces::KeysInterface;
 use nearfar::{Cache, CallOptions, Error, Loaded, Nearfar};
+use nearfar_bench::{Grid, Row, Table, micros, time};
 use nearfar_testkit::{RedisServer, Stopwatch};
 
-use crate::bare::{client, micros, time};
-use crate::grid::Grid;
-use crate::{Row, rows, table::Table};
+use super::rows;
+use crate::bare::client;
 
 const KEYS: u64 = 10_000;
 const BATCH: u64 = 100;
@@ -55,10 +55,10 @@ async fn reads(table: &mut Table, server: &RedisServer) -> Result<(), Error> {
         let one_by_one = time(1, 100, |count| read_each(ours.clone(), count)).await;
         in_l1.push((one_by_one, time(1, 100, |count| read_many(ours.clone(), count)).await));
     }
-    table.add("get_many of 100 in L2, past L1, beside MGET + decode", "us", &pairs);
-    table.add("get_many of 100 in L2, taken into L1, beside MGET + decode", "us", &kept);
-    table.add("get_many of 100 in L2, beside 100 times get", "us", &loops);
-    table.add("get_many of 100 in L1, beside 100 times get", "us", &in_l1);
+    table.add("get_many of 100 in L2, past L1", "MGET + decode", "us", &pairs);
+    table.add("get_many of 100 in L2, taken into L1", "MGET + decode", "us", &kept);
+    table.add("get_many of 100 in L2", "100 times get", "us", &loops);
+    table.add("get_many of 100 in L1", "100 times get", "us", &in_l1);
     Ok(())
 }
 

@@ -4,10 +4,11 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface, KeysInterface, PubsubInterface};
 use fred::types::Expiration;
 use nearfar::{Cache, Error};
+use nearfar_bench::{Row, Table, time};
 use nearfar_testkit::RedisServer;
 
-use crate::bare::{client, time};
-use crate::{Row, rows, table::Table};
+use super::rows;
+use crate::bare::client;
 
 const KEYS: u64 = 10_000;
 const ROUNDS: usize = 21;
@@ -23,7 +24,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
             let of_bare = time(tasks, writes, |count| write_bare(bare.clone(), count)).await;
             pairs.push((of_bare, time(tasks, writes, |count| write_ours(ours.clone(), count)).await));
         }
-        table.add(format!("set, {tasks} tasks, beside fred SET + PUBLISH"), "us", &pairs);
+        table.add(format!("set, {tasks} tasks"), "fred SET + PUBLISH", "us", &pairs);
     }
     listening.abort();
     assert_eq!(ours.stats().doubts, 0, "no message was missed");

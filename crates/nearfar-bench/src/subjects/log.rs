@@ -2,10 +2,10 @@
 
 use fred::interfaces::StreamsInterface;
 use nearfar::{Cache, Error, Nearfar};
+use nearfar_bench::Table;
 use nearfar_testkit::RedisServer;
 
 use crate::bare::client;
-use crate::table::Table;
 
 /// The log's default length.
 const MESSAGES: u32 = 10_000;
@@ -20,7 +20,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
         bare.xadd::<(), _, _, _, _>("bare", false, None, "*", ("m", id)).await.expect("the server is up");
     }
     let pair = (per_entry(server, "bare").await, per_entry(server, "{log.0}#log").await);
-    table.add("log, message of a key of 5 bytes, beside that key in a stream", "B", &[pair]);
+    table.add("log, message of a key of 5 bytes", "that key in a stream", "B", &[pair]);
     Ok(())
 }
 

@@ -22,10 +22,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nearfar::{Cache, CacheBuilder, Error, Nearfar, RefreshAhead};
+use nearfar_bench::{Grid, Table};
 use nearfar_testkit::{RedisServer, Stopwatch, let_pass};
-
-use crate::grid::Grid;
-use crate::table::Table;
 
 const READERS: usize = 1_000;
 const TTL: Duration = Duration::from_secs(1);

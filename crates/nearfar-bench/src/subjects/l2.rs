@@ -3,10 +3,11 @@
 use fred::clients::Client;
 use fred::interfaces::KeysInterface;
 use nearfar::{Cache, CallOptions, Error};
+use nearfar_bench::{Row, Table, time};
 use nearfar_testkit::RedisServer;
 
-use crate::bare::{client, time};
-use crate::{Row, rows, table::Table};
+use super::rows;
+use crate::bare::client;
 
 const KEYS: u64 = 10_000;
 const ROUNDS: usize = 15;
@@ -29,8 +30,8 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
             past.push((of_bare, time(tasks, reads, |count| read_ours(past_l1.clone(), count)).await));
             kept.push((of_bare, time(tasks, reads, |count| read_ours(fresh.clone(), count)).await));
         }
-        table.add(format!("get in L2, past L1, {tasks} tasks, beside fred GET + decode"), "us", &past);
-        table.add(format!("get in L2, taken into L1, {tasks} tasks, beside the same"), "us", &kept);
+        table.add(format!("get in L2, past L1, {tasks} tasks"), "fred GET + decode", "us", &past);
+        table.add(format!("get in L2, taken into L1, {tasks} tasks"), "the same", "us", &kept);
     }
     Ok(())
 }

@@ -11,12 +11,13 @@ use fred::interfaces::StreamsInterface;
 use futures_util::future::join_all;
 use nearfar::backend::{Bus, BusEvent, Doubt, NodeId, PartitionId, ServerId};
 use nearfar::{Cache, Error, Nearfar};
+use nearfar_bench::{Row, Table, micros};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::bare::{backend, client, micros};
-use crate::{Row, rows, table::Table};
+use super::rows;
+use crate::bare::{backend, client};
 
 const ROUNDS: usize = 9;
 const MISSED: u64 = 9_000;
@@ -41,7 +42,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
             "all was replayed, nothing forgotten"
         );
     }
-    table.add("replay of 9,000 messages, beside fred XRANGE", "us/msg", &pairs);
+    table.add("replay of 9,000 messages", "fred XRANGE", "us/msg", &pairs);
     Ok(())
 }
 

@@ -17,10 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearfar::{Cache, CacheBuilder, Error, Nearfar, RefreshAhead};
+use nearfar_bench::{Row, Table};
 use nearfar_testkit::{RedisServer, Stopwatch};
-
-use crate::Row;
-use crate::table::Table;
 
 const ROUNDS: usize = 101;
 const READS: usize = 100_000;
@@ -46,17 +44,18 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
         rounds.push(round);
     }
     let pairs = |pick: fn(&[f64; 7]) -> (f64, f64)| rounds.iter().map(pick).collect::<Vec<_>>();
-    table.add("get, hit, beside moka get", "ns", &pairs(|round| (round[0], round[1])));
+    table.add("get, hit", "moka get", "ns", &pairs(|round| (round[0], round[1])));
     table.add(
-        "get, hit, everything on, beside nothing on",
+        "get, hit, everything on",
+        "nothing on",
         "ns",
         &pairs(|round| beside(round[2], round[1], round[3])),
     );
-    table.add("get, hit, nothing on, beside the same", "ns", &pairs(|round| (round[1], round[3])));
-    table.add("get_or_load, hit, beside moka get", "ns", &pairs(|round| (round[0], round[4])));
+    table.add("get, hit, nothing on", "the same", "ns", &pairs(|round| (round[1], round[3])));
+    table.add("get_or_load, hit", "moka get", "ns", &pairs(|round| (round[0], round[4])));
     let pairs_of_all = pairs(|round| beside(round[5], round[4], round[6]));
-    table.add("get_or_load, hit, everything on, beside nothing on", "ns", &pairs_of_all);
-    table.add("get_or_load, hit, nothing on, beside the same", "ns", &pairs(|round| (round[4], round[6])));
+    table.add("get_or_load, hit, everything on", "nothing on", "ns", &pairs_of_all);
+    table.add("get_or_load, hit, nothing on", "the same", "ns", &pairs(|round| (round[4], round[6])));
     Ok(())
 }
 

@@ -20,13 +20,11 @@
 use std::time::Duration;
 
 use nearfar::{Disconnected, Error};
+use nearfar_bench::{Grid, Table, micros};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually, let_pass};
 
-use crate::bare::micros;
+use super::traffic::{MAX_STALENESS, Seen, Traffic, Work};
 use crate::effort::Effort;
-use crate::grid::Grid;
-use crate::table::Table;
-use crate::traffic::{MAX_STALENESS, Seen, Traffic, Work};
 
 /// Until trust is over, and every time limit has been met once.
 const BEGINNING: Duration = Duration::from_secs(3);

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use nearfar::{Cache, Disconnected, Error, Nearfar};
+use nearfar_bench::Row;
 use nearfar_testkit::{RedisServer, Stopwatch, let_pass};
 use tokio::task::JoinSet;
-
-use crate::Row;
 
 const NODES: usize = 3;
 /// Per node.

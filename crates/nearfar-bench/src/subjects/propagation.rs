@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use nearfar::backend::{Bus, BusEvent, NodeId, PartitionId, ServerId};
 use nearfar::{Cache, Error, Nearfar};
+use nearfar_bench::{Row, Table, micros};
 use nearfar_testkit::{RedisServer, Stopwatch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::bare::{backend, client, micros};
-use crate::{Row, rows, table::Table};
+use super::rows;
+use crate::bare::{backend, client};
 
 const ROUNDS: usize = 9;
 const MESSAGES: usize = 500;
@@ -28,7 +29,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
     }
     for (name, index) in [("p50", MESSAGES / 2), ("p99", MESSAGES * 99 / 100)] {
         let pairs: Vec<_> = rounds.iter().map(|(bare, ours)| (bare[index], ours[index])).collect();
-        table.add(format!("propagation {name}, beside fred publish -> receive"), "us", &pairs);
+        table.add(format!("propagation {name}"), "fred publish -> receive", "us", &pairs);
     }
     assert_eq!(there.stats().doubts, 0, "no message was missed");
     Ok(())
