@@ -46,6 +46,18 @@ async fn warm_pair(a: &Node, b: &Node) -> (Cache<String, String>, Cache<String, 
 }
 
 on_every_backend! {
+    async fn messages_that_wait_to_be_applied_are_counted(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        b.valves.bus.close();
+        for key in ["1", "2", "3"] {
+            assert!(here.invalidate(key).await.unwrap().is_applied());
+        }
+        eventually("they are seen to wait", async || there.stats().backlog >= 3).await;
+        b.valves.bus.open();
+        eventually("they are applied", async || there.stats().backlog == 0).await;
+    }
+
     /// R6: B's subscription drops, A writes, B subscribes again and goes on serving L1.
     async fn a_node_that_missed_a_message_serves_nothing_from_before(world: World) {
         let (a, b) = (world.node().await, world.node().await);

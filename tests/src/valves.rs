@@ -273,6 +273,10 @@ impl Bus for ValvedBus {
         self.valves.bus.open();
     }
 
+    fn backlog(&self) -> usize {
+        self.inner.backlog() + usize::from(self.taken.is_some())
+    }
+
     async fn next(&mut self) -> Option<BusEvent> {
         if self.taken.is_none() {
             self.taken = self.take().await;

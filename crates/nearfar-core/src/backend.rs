@@ -163,6 +163,11 @@ pub trait Bus: fmt::Debug + Send + 'static {
     /// # Cancel safety
     /// No event is lost if the future is dropped.
     async fn next(&mut self) -> Option<BusEvent>;
+
+    /// About how many messages and echoes have come in for which nobody has asked yet. 0 if the bus does not know.
+    fn backlog(&self) -> usize {
+        0
+    }
 }
 
 /// What a bus delivers.

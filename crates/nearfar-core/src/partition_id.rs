@@ -47,6 +47,9 @@ impl PartitionId {
     /// # Panics
     /// If there are none.
     pub fn index_of(key: &[u8], partitions: u16) -> u16 {
+        if partitions == 1 {
+            return 0;
+        }
         let index = crc32fast::hash(key) % u32::from(partitions);
         u16::try_from(index).expect("it is below a number of 16 bits")
     }

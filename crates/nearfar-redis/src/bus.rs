@@ -244,6 +244,10 @@ impl Bus for RedisBus {
         }
     }
 
+    fn backlog(&self) -> usize {
+        self.links.values().map(Link::backlog).sum::<usize>() + self.pending.len()
+    }
+
     async fn next(&mut self) -> Option<BusEvent> {
         loop {
             if let Some(event) = self.pending.pop_front() {

@@ -82,6 +82,11 @@ impl Link {
         self.subscriber.ask(Request::Unsubscribe(channels));
     }
 
+    /// How many messages have come in that nobody has asked for yet.
+    pub(crate) fn backlog(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Asks for the subscriptions of a new connection; what was asked of the old one no longer matters.
     pub(crate) fn subscribe_anew(&mut self, channels: Vec<Channels>) {
         let asker = Asker::new(&self.wire.client, &self.server, &self.topology, &self.is_down);

@@ -40,6 +40,9 @@ struct Passenger<K, V> {
     landing: oneshot::Sender<Result<Entry<V>, Error>>,
 }
 
+/// A key with its encoded form, and which of those that were asked for it is.
+type Placed<K> = (usize, (K, Bytes));
+
 /// One that is to be loaded.
 type Wanting<K, V> = (Passenger<K, V>, Look<V>);
 
@@ -77,33 +80,40 @@ where
     K: CacheKey,
     V: Send + Sync + 'static,
 {
-    /// Reads keys of L2, in one step per partition, and takes what it finds into L1.
+    /// Reads keys of L2, in one step per partition, and takes what it finds into L1. The answers come in the order of the keys.
     pub(crate) async fn read_l2_many(
-        &self,
+        self: &Arc<Self>,
         keys: Vec<(K, Bytes)>,
         call: &CallOptions,
-    ) -> HashMap<K, Result<Option<Entry<V>>, Error>> {
+    ) -> Vec<Result<Option<Entry<V>>, Error>> {
+        let placed = keys.into_iter().enumerate().collect();
         let read = |(part, keys)| self.read_step(part, keys, call);
-        let read = join_all(self.steps(keys, |(_, encoded)| encoded).into_iter().map(read)).await;
-        read.into_iter().flatten().collect()
+        let read = join_all(self.steps(placed, |(_, (_, encoded))| encoded).into_iter().map(read)).await;
+        let mut read: Vec<_> = read.into_iter().flatten().collect();
+        read.sort_unstable_by_key(|(place, _)| *place);
+        read.into_iter().map(|(_, answer)| answer).collect()
     }
 
     async fn read_step(
-        &self,
+        self: &Arc<Self>,
         part: &Part,
-        keys: Vec<(K, Bytes)>,
+        keys: Vec<Placed<K>>,
         call: &CallOptions,
-    ) -> Vec<(K, Result<Option<Entry<V>>, Error>)> {
-        let encoded: Vec<&Bytes> = keys.iter().map(|(_, encoded)| encoded).collect();
+    ) -> Vec<(usize, Result<Option<Entry<V>>, Error>)> {
+        let encoded: Vec<&Bytes> = keys.iter().map(|(_, (_, encoded))| encoded).collect();
         let found = match self.read_part(part, &encoded).await {
             Ok(found) => found,
-            Err(error) => return keys.into_iter().map(|(key, _)| (key, Err(error.clone()))).collect(),
+            Err(error) => return keys.into_iter().map(|(place, _)| (place, Err(error.clone()))).collect(),
         };
-        let take = |((key, _), (asked, found)): ((K, Bytes), (Asked, Found<V>))| {
+        let take = |((place, (key, _)), (asked, found)): (Placed<K>, (Asked, Found<V>))| {
             if !call.skips_l1 {
                 self.keep(&key, asked, &found);
             }
-            (key, Ok(found.fresh().filter(|entry| call.takes_cached(entry.slot()))))
+            let entry = found.fresh().filter(|entry| call.takes_cached(entry.slot()));
+            if let Some(entry) = entry.as_ref().filter(|entry| entry.is_due()) {
+                self.touch(entry, &key);
+            }
+            (place, Ok(entry.and_then(Entry::present)))
         };
         keys.into_iter().zip(found).map(take).collect()
     }

@@ -90,18 +90,19 @@ impl Guarded {
         operation: impl Future<Output = Result<T, L2Error>> + Send,
     ) -> Result<T, L2Error> {
         let circuit = self.circuit(partition);
-        if !circuit.breaker.admits(self.clock.now()) {
+        let now = self.clock.now();
+        if !circuit.breaker.admits(now) {
             return Err(L2Error::Unreachable);
         }
-        self.observed(&circuit, operation).await
+        self.observed(&circuit, now, operation).await
     }
 
     async fn observed<T>(
         &self,
         circuit: &Circuit,
+        began: Moment,
         operation: impl Future<Output = Result<T, L2Error>> + Send,
     ) -> Result<T, L2Error> {
-        let began = self.clock.now();
         let outcome = operation.await;
         let now = self.clock.now();
         match &outcome {
@@ -185,7 +186,8 @@ impl L2 for Guarded {
     }
 
     async fn beat(&self, partition: &PartitionId, beat: &Beat) -> Result<BeatReply, L2Error> {
-        self.observed(&self.circuit(partition), self.l2.beat(partition, beat)).await
+        let began = self.clock.now();
+        self.observed(&self.circuit(partition), began, self.l2.beat(partition, beat)).await
     }
 
     async fn nodes(&self, partition: &PartitionId) -> Result<Vec<(NodeId, Moment)>, L2Error> {

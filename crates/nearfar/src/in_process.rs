@@ -384,6 +384,10 @@ impl Bus for InProcessBus {
 
     fn reconnect(&mut self, _server: ServerId) {}
 
+    fn backlog(&self) -> usize {
+        self.packets.len()
+    }
+
     async fn next(&mut self) -> Option<BusEvent> {
         loop {
             let wire = *self.wire.borrow_and_update();

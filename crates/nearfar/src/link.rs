@@ -97,6 +97,13 @@ impl LinkContext {
     }
 }
 
+/// So many bytes of messages are handled at a stretch: looking at timers and orders in between would cost more than most
+/// messages do. Beats wait for it, so that it must not take long: these are some two thousand keys.
+const STRETCH: usize = 32 * 1024;
+
+/// A small message counts as one of so many bytes.
+const LEAST: usize = 128;
+
 /// Nodes silent for so long are no longer listed as live.
 const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
 
@@ -124,12 +131,14 @@ struct Loop {
     /// Beats, look-ups in the log and deliveries that are under way.
     errands: JoinSet<(PartitionId, Errand)>,
     vigil: Vigil,
+    /// As the caches were told last.
+    backlog: u64,
 }
 
 impl Loop {
     fn new(bus: Box<dyn Bus>, context: LinkContext, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         let vigil = Vigil::new(context.patience);
-        Self { context, bus, orders, members: BTreeMap::new(), errands: JoinSet::new(), vigil }
+        Self { context, bus, orders, members: BTreeMap::new(), errands: JoinSet::new(), vigil, backlog: 0 }
     }
 
     async fn run(mut self) {
@@ -148,7 +157,7 @@ impl Loop {
                 Some(errand) = self.errands.join_next() => self.handle_errand(errand.ok()),
                 () = self.context.clock.sleep_until(wake_at) => {}
                 event = self.bus.next() => match event {
-                    Some(event) => self.handle_event(event),
+                    Some(event) => self.handle_stretch(event),
                     None => return report_end("the bus has ended"),
                 },
             }
@@ -193,6 +202,7 @@ impl Loop {
     /// Does what is due and returns when something is due next.
     fn poll_timers(&mut self) -> Moment {
         let now = self.context.clock.now();
+        self.note_backlog();
         self.let_leave();
         self.poll_watchdogs(now);
         for (partition, member) in &mut self.members {
@@ -233,6 +243,17 @@ impl Loop {
         }
     }
 
+    /// Handles an event, and those that have come in behind it.
+    fn handle_stretch(&mut self, first: BusEvent) {
+        let (mut room, mut next) = (STRETCH, Some(first));
+        while let Some(event) = next {
+            room = room.saturating_sub(frame_len(&event).max(LEAST));
+            self.handle_event(event);
+            // The end of the bus is met again.
+            next = if room == 0 { None } else { self.bus.next().now_or_never().flatten() };
+        }
+    }
+
     fn handle_event(&mut self, event: BusEvent) {
         let (node, now) = (self.context.node, self.context.clock.now());
         match event {
@@ -248,6 +269,14 @@ impl Loop {
                 member.handle_refused(&partition, reason);
             }
             BusEvent::Subscribed => self.members.values_mut().for_each(Member::handle_subscribed),
+        }
+    }
+
+    fn note_backlog(&mut self) {
+        let backlog = self.bus.backlog() as u64;
+        if backlog != self.backlog {
+            self.backlog = backlog;
+            self.members.values().for_each(|member| member.note_backlog(backlog));
         }
     }
 
@@ -320,6 +349,13 @@ impl Loop {
     fn close_outboxes(&self) {
         let left = self.members.values().flat_map(|member| member.courier().close());
         self.context.left.lock().unwrap_or_else(PoisonError::into_inner).extend(left);
+    }
+}
+
+fn frame_len(event: &BusEvent) -> usize {
+    match event {
+        BusEvent::Message { frame, .. } | BusEvent::Echo { frame, .. } => frame.len(),
+        BusEvent::Subscribed | BusEvent::Doubt(_) | BusEvent::DoubtIn(..) | BusEvent::Refused { .. } => 0,
     }
 }
 

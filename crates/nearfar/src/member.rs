@@ -370,6 +370,11 @@ impl Member {
         self.held.counters().outlet.tell(|| Event::Doubted { partition });
     }
 
+    /// So many messages wait for this node to apply them.
+    pub(crate) fn note_backlog(&self, backlog: u64) {
+        self.held.counters().backlog.set(backlog);
+    }
+
     fn names(&self) -> (&str, u16) {
         let partition = &self.courier.partition;
         (partition.namespace().as_str(), partition.index())

@@ -80,6 +80,7 @@ names! {
     describe_counter Count BAD_FRAMES = "nearfar_bad_frames_total", "Frames on the bus that could not be read.";
     describe_counter Count REPLAYED = "nearfar_replayed_total", "Missed messages fetched from the log.";
     describe_counter Count RESYNCS = "nearfar_resyncs_total", "Times that L1 was forgotten.";
+    describe_gauge Count BACKLOG = "nearfar_backlog", "Messages that were received and not applied yet.";
     describe_gauge Count PARTITIONS = "nearfar_partitions", "Partitions of the namespace.";
     describe_gauge Count PARTITIONS_TRUSTED = "nearfar_partitions_trusted", "Those in which L1 is known to be right.";
     describe_gauge Count TRUSTED = "nearfar_trusted", "1 if L1 is known to be right in all partitions, else 0.";
@@ -230,6 +231,7 @@ impl Report<'_> {
         self.count(BAD_FRAMES, |stats| stats.bad_frames);
         self.count(REPLAYED, |stats| stats.replayed);
         self.count(RESYNCS, |stats| stats.resyncs);
+        self.gauge(BACKLOG, self.now.backlog);
         self.gauge(PARTITIONS, self.now.partitions);
         self.gauge(PARTITIONS_TRUSTED, self.now.partitions_trusted);
         self.gauge(TRUSTED, self.now.trusted.into());

@@ -21,6 +21,16 @@ impl Counter {
     }
 }
 
+/// What somebody has found last.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
 /// A count that is added to so often that threads would wait for each other: each of them adds to a share of its own, or
 /// shares it with few.
 #[derive(Debug, Default)]
@@ -61,6 +71,7 @@ macro_rules! counters {
             pub(crate) outlet: Outlet,
             $(pub(crate) $name: $counter,)*
             pub(crate) propagation: Propagation,
+            pub(crate) backlog: Gauge,
         }
 
         /// What a cache of this node has done since it was built; counts only ever grow.
@@ -88,6 +99,10 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How long invalidations by other nodes took from L2 to this node.
             pub propagation: PropagationStats,
+            /// How many messages this node had received and not applied, for all its caches, when it looked last, which it does
+            /// at every beat and after every few hundred messages. 0, or soon 0 again, unless more is invalidated than the node
+            /// keeps up with.
+            pub backlog: u64,
             /// About how many entries L1 holds.
             pub l1_entries: u64,
             /// About how much of [`l1_max_bytes`](crate::CacheBuilder::l1_max_bytes) they take; `None` if that is not set.
@@ -113,6 +128,7 @@ macro_rules! counters {
                 Stats {
                     $($name: self.$name.count(),)*
                     propagation: self.propagation.snapshot(),
+                    backlog: self.backlog.0.load(Ordering::Relaxed),
                     ..Stats::default()
                 }
             }

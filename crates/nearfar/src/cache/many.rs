@@ -7,6 +7,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 
 use crate::batch::LoadMany;
 use crate::cache::{Cache, loader_error};
@@ -37,7 +38,7 @@ impl<K: CacheKey, V> Split<K, V> {
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized + 'a,
     {
         let mut split = Self { answers: Vec::new(), places: Vec::new(), left: Vec::new() };
-        let mut seen: HashMap<&Q, usize> = HashMap::new();
+        let mut seen: HashMap<&Q, usize, RandomState> = HashMap::default();
         for key in keys {
             let (mut answer, mut place) = (None, seen.get(key).copied());
             if place.is_none() {
@@ -64,14 +65,13 @@ impl<K: CacheKey, V> Split<K, V> {
 }
 
 /// The answers of L1, and for the places that are left those that were found.
-fn filled_in<K: Eq + Hash, V>(
+fn filled_in<V>(
     answers: Vec<Option<Answer<V>>>,
     places: Vec<Option<usize>>,
-    names: &[K],
-    found: &HashMap<K, Answer<V>>,
+    found: impl Fn(usize) -> Answer<V>,
 ) -> Vec<Answer<V>> {
     let answer = |(answer, place): (Option<Answer<V>>, Option<usize>)| {
-        answer.unwrap_or_else(|| found[&names[place.expect("what has no answer has a place")]].clone())
+        answer.unwrap_or_else(|| found(place.expect("what has no answer has a place")))
     };
     answers.into_iter().zip(places).map(answer).collect()
 }
@@ -110,16 +110,8 @@ where
             None => LookUp::Miss,
         };
         let Split { answers, places, left } = Split::of(keys, in_l1);
-        let names: Vec<K> = left.iter().map(|(key, _)| key.clone()).collect();
-        let mut read = Box::pin(self.engine.read_l2_many(left, &self.call)).await;
-        for (key, found) in &mut read {
-            let Ok(entry) = found else { continue };
-            if let Some(entry) = entry.as_ref().filter(|entry| entry.is_due()) {
-                self.engine.touch(entry, key.borrow());
-            }
-            *entry = entry.take().and_then(Entry::present);
-        }
-        filled_in(answers, places, &names, &read)
+        let read = Box::pin(self.engine.read_l2_many(left, &self.call)).await;
+        filled_in(answers, places, |place| read[place].clone())
     }
 
     /// As [`get_or_load_optional`](Self::get_or_load_optional), for several keys: what L1 lacks is read from L2 in one round
@@ -180,8 +172,7 @@ where
         let errands: Vec<Errand<K>> = left.into_iter().map(errand).collect();
         let names: Vec<K> = errands.iter().map(|errand| errand.key.clone()).collect();
         let found = Box::pin(self.engine.read_or_load_many(errands, loader)).await;
-        let found = found.into_iter().map(|(key, found)| (key, found.map(Entry::present))).collect();
-        filled_in(answers, places, &names, &found)
+        filled_in(answers, places, |place| found[names[place].borrow()].clone().map(Entry::present))
     }
 
     /// As [`set`](Self::set), for several values, each a value or a [`Loaded`]: one atomic step per partition and 1,000 keys,
