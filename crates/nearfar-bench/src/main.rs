@@ -5,7 +5,8 @@
 //! be noisy, both sides share it. The figures go to `target/bench` too, as JSON and as a picture.
 //!
 //! What has nothing bare to stand beside is a grid: a row per case, each figure the median of the rounds.
-//! `-- outage --seconds 60 --rounds 1` lets each of its phases last so long, and does them so often.
+//! `-- outage --seconds 60 --rounds 1` lets each of its phases last so long, and does them so often; `--trace FILE` replays
+//! recorded accesses.
 
 mod bare;
 mod effort;
@@ -26,7 +27,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let wanted = |subject: &Subject| subjects.is_empty() || subjects.contains(subject);
     let mut table = Table::default();
     for subject in Subject::all().filter(wanted) {
-        Box::pin(subject.measure(&mut table, effort)).await?;
+        Box::pin(subject.measure(&mut table, &effort)).await?;
     }
     print!("{table}");
     let name = if names.is_empty() { "all".into() } else { names.join("-") };

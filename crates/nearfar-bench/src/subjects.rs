@@ -8,9 +8,13 @@ mod log;
 mod macros;
 mod outage;
 mod propagation;
+mod receive;
 mod replay;
+mod scale;
+mod service;
 mod sizes;
 mod stampede;
+mod traces;
 mod traffic;
 mod trust;
 mod write;
@@ -31,7 +35,9 @@ pub(crate) enum Subject {
     Trust,
     L2,
     Write,
+    Service,
     Propagation,
+    Receive,
     Replay,
     Log,
     Stampede,
@@ -39,17 +45,21 @@ pub(crate) enum Subject {
     Outage,
     Sizes,
     Batches,
+    Traces,
+    Scale,
 }
 
 impl Subject {
-    const ALL: [(&str, Subject); 14] = [
+    const ALL: [(&str, Subject); 18] = [
         ("l1", Self::L1),
         ("hits", Self::Hits),
         ("macros", Self::Macros),
         ("trust", Self::Trust),
         ("l2", Self::L2),
         ("write", Self::Write),
+        ("service", Self::Service),
         ("propagation", Self::Propagation),
+        ("receive", Self::Receive),
         ("replay", Self::Replay),
         ("log", Self::Log),
         ("stampede", Self::Stampede),
@@ -57,6 +67,8 @@ impl Subject {
         ("outage", Self::Outage),
         ("sizes", Self::Sizes),
         ("batches", Self::Batches),
+        ("traces", Self::Traces),
+        ("scale", Self::Scale),
     ];
 
     pub(crate) fn all() -> impl Iterator<Item = Self> {
@@ -69,7 +81,7 @@ impl Subject {
         found.map(|(_, subject)| *subject).ok_or_else(|| format!("no table {name:?}: there are {}", names()))
     }
 
-    pub(crate) async fn measure(self, table: &mut Table, effort: Effort) -> Result<(), Error> {
+    pub(crate) async fn measure(self, table: &mut Table, effort: &Effort) -> Result<(), Error> {
         let server = RedisServer::start().await;
         match self {
             Self::L1 => l1::measure(table, &server).await,
@@ -81,6 +93,10 @@ impl Subject {
             }
             Self::L2 => l2::measure(table, &server).await,
             Self::Write => write::measure(table, &server).await,
+            Self::Service => service::measure(table, &server).await,
+            Self::Receive => receive::measure(table, &server).await,
+            Self::Traces => traces::measure(table, &effort.traces).await,
+            Self::Scale => scale::measure(table).await,
             Self::Propagation => propagation::measure(table, &server).await,
             Self::Replay => replay::measure(table, &server).await,
             Self::Log => log::measure(table, &server).await,
@@ -97,4 +113,9 @@ impl Subject {
 async fn rows(server: &RedisServer, l1_max_entries: u64) -> Result<Cache<u64, Row>, Error> {
     let nearfar = Nearfar::connect(&server.url()).await?;
     nearfar.cache("rows").l1_max_entries(l1_max_entries).build().await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn figure(count: u64) -> f64 {
+    count as f64
 }

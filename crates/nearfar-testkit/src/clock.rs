@@ -56,7 +56,31 @@ impl Stopwatch {
 }
 
 fn monotonic() -> Duration {
-    clock_gettime(ClockId::Monotonic).try_into().expect("this clock begins at zero and only grows")
+    read(ClockId::Monotonic)
+}
+
+fn read(clock: ClockId) -> Duration {
+    clock_gettime(clock).try_into().expect("this clock begins at zero and only grows")
+}
+
+/// For how long processors have worked for this thread.
+///
+/// ```
+/// let before = nearfar_testkit::thread_time();
+/// assert!((0..1_000_000_u64).map(std::hint::black_box).sum::<u64>() > 0);
+/// assert!(nearfar_testkit::thread_time() > before);
+/// ```
+pub fn thread_time() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
+/// For how long processors have worked for this process, all its threads together.
+///
+/// ```
+/// assert!(nearfar_testkit::process_time() >= nearfar_testkit::thread_time());
+/// ```
+pub fn process_time() -> Duration {
+    read(ClockId::ProcessCPUTime)
 }
 
 /// Waits until `condition` holds.

@@ -61,7 +61,7 @@ mod sentinels;
 mod server;
 
 pub use authority::{Authority, Certificate, Validity};
-pub use clock::{Stopwatch, eventually, let_pass};
+pub use clock::{Stopwatch, eventually, let_pass, process_time, thread_time};
 pub use cluster::{ClusterServer, RedisCluster, RedisClusterBuilder};
 pub use history::{History, Read, Report, StaleRead, Write};
 pub use postgres::PostgresServer;

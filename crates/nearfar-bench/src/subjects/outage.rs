@@ -74,7 +74,7 @@ impl Fault {
     }
 }
 
-pub(crate) async fn measure(table: &mut Table, effort: Effort) -> Result<(), Error> {
+pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<(), Error> {
     let mut phases = Grid::new("outage, 3 nodes", PHASES);
     let mut returns = Grid::new("return of the server", RETURN);
     let for_long = Disconnected::ServeFor(Duration::from_secs(24 * 3600));

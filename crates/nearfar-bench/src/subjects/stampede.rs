@@ -18,6 +18,8 @@ use nearfar_bench::{Grid, Table, median, micros};
 use nearfar_testkit::{RedisServer, Stopwatch, let_pass};
 use tokio::sync::Barrier;
 
+use super::figure;
+
 const NODES: usize = 4;
 const CALLERS: usize = 250;
 const ROUNDS: u64 = 40;
@@ -76,9 +78,4 @@ async fn stampede(nodes: &[Cache<u64, u64>], key: u64) -> Vec<f64> {
     let loads = loads.each_ref().map(|loads| loads.load(Ordering::Relaxed));
     let most = loads.iter().max().expect("there are nodes");
     vec![figure(loads.iter().sum()), figure(*most), median(waited), longest]
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn figure(count: u64) -> f64 {
-    count as f64
 }
