@@ -15,7 +15,7 @@ pub(crate) fn shuffled(keys: std::ops::Range<u64>) -> Vec<u64> {
     ids
 }
 
-/// As many for each of the tasks.
+/// As many for each of the tasks. The rest is nobody's.
 pub(crate) fn deal(ids: &[u64], tasks: usize) -> Vec<Hand> {
     ids.chunks_exact(ids.len() / tasks).take(tasks).map(Arc::from).collect()
 }

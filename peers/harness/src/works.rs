@@ -7,13 +7,14 @@ pub(crate) mod stampede;
 pub(crate) mod write;
 
 use nearfar_bench::Row;
-use nearfar_testkit::{Reply, RedisServer};
+use nearfar_testkit::RedisServer;
 use tokio::task::JoinSet;
 
 use crate::Peer;
 use crate::hands::{deal, shuffled};
 
-const FILLERS: usize = 64;
+/// So many tasks share out the keys of each work without a rest.
+const FILLERS: usize = 50;
 
 /// Stores these rows.
 async fn fill<P: Peer>(peer: &P, keys: std::ops::Range<u64>) {
@@ -30,20 +31,14 @@ async fn fill<P: Peer>(peer: &P, keys: std::ops::Range<u64>) {
 }
 
 /// Reads a row that must be there.
-async fn read<P: Peer>(peer: &P, id: u64) {
-    let hit = peer.get(id).await.expect("it was set");
-    assert_eq!(P::row(&hit).id, id);
-    std::hint::black_box(hit);
+async fn read<P: Peer>(peer: &P, id: u64) -> P::Hit {
+    peer.get(id).await.expect("it was set")
 }
 
-/// How many commands the server has done.
-async fn commands(server: &RedisServer) -> u64 {
+/// A figure of the server's.
+async fn stat(server: &RedisServer, name: &str) -> u64 {
     let reply = server.command(&["INFO", "stats"]).await;
-    let stats = reply_text(&reply);
-    let count = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
-    count.and_then(|count| count.trim().parse().ok()).expect("servers count their commands")
-}
-
-fn reply_text(reply: &Reply) -> String {
-    String::from_utf8_lossy(reply.bytes().expect("INFO replies with bytes")).into_owned()
+    let stats = String::from_utf8_lossy(reply.bytes().expect("INFO replies with bytes")).into_owned();
+    let of_name = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok();
+    stats.lines().find_map(of_name).expect("servers count that")
 }

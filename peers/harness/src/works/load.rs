@@ -5,9 +5,9 @@
 use nearfar_bench::{Row, Table};
 use nearfar_testkit::RedisServer;
 
+use crate::Loader;
 use crate::bare::Fred;
 use crate::hands::{Hand, deal, shuffled, time_hands};
-use crate::Loader;
 
 const TASKS: usize = 64;
 /// Of one round. No key is asked for twice.

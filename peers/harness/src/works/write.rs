@@ -3,7 +3,7 @@
 //! One node writes and hears what it publishes, as far as the peer tells anybody; somebody hears the bare client too.
 
 use nearfar_bench::{Row, Table};
-use nearfar_testkit::RedisServer;
+use nearfar_testkit::{RedisServer, eventually};
 
 use crate::bare::{Fred, RedisRs};
 use crate::hands::{Hand, time_hands};
@@ -17,6 +17,9 @@ pub(crate) async fn measure<P: Peer>(table: &mut Table, server: &RedisServer) {
         return;
     }
     let peer = P::open(&server.url(), 2 * KEYS).await;
+    if P::WRITES == Writes::Tell {
+        assert_tells(&peer, server).await;
+    }
     let (fred, redis_rs) = (Fred::connect(server).await, RedisRs::connect(server).await);
     let listening = Fred::connect(server).await.listen().await;
     for tasks in [1, 64] {
@@ -34,6 +37,20 @@ pub(crate) async fn measure<P: Peer>(table: &mut Table, server: &RedisServer) {
         table.add(&work, "redis-rs SET + PUBLISH", "us", &beside_redis_rs);
     }
     listening.abort();
+}
+
+/// What is measured would not be what the row says if others kept the old row.
+async fn assert_tells<P: Peer>(peer: &P, server: &RedisServer) {
+    let other = P::open(&server.url(), 2 * KEYS).await;
+    peer.set(0, Row::new(0)).await;
+    let named = async |name: &str| other.get(0).await.is_some_and(|hit| P::row(&hit).name == name);
+    eventually("the other node has the row", async || named("row 0").await).await;
+    let renamed = Row { name: "another".into(), ..Row::new(0) };
+    let rename = async || {
+        peer.set(0, renamed.clone()).await;
+        named("another").await
+    };
+    eventually("the other node is told", rename).await;
 }
 
 fn name<P: Peer>() -> String {
