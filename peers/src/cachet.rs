@@ -35,7 +35,7 @@ impl Peer for Cachet {
             .ttl(TTL)
             .stampede_protection()
             .serialize()
-            .fallback(Cache::builder::<BytesView, BytesView>(clock).storage(l2).ttl(TTL))
+            .fallback(Cache::builder::<BytesView, BytesView>(clock).storage(l2))
             .build();
         Self(Arc::new(cache))
     }
@@ -65,7 +65,8 @@ impl Loader for Cachet {
     }
 }
 
-/// Bytes in Redis, by `GET` and `SET`.
+/// Bytes in Redis, by `GET` and `SET`. Redis lets them expire: what is read does not say when it was stored, and a lifetime
+/// of the tier would make it a miss.
 #[derive(Debug)]
 struct RedisTier(Client);
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use nearfar_bench::Row;
 
 /// How long what is stored lives: longer than a run lasts, so that nothing expires while it is measured.
-pub const TTL: Duration = Duration::from_secs(300);
+pub const TTL: Duration = Duration::from_mins(5);
 
 /// A two-tier cache of rows by number, set up as its own documentation recommends.
 ///
