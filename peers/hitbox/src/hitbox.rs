@@ -1,16 +1,17 @@
 //! hitbox: functions whose results are kept, by hitbox-fn over a composition of hitbox-moka and hitbox-redis.
 //!
 //! Both tiers encode by bincode, which the README of each recommends, so each read decodes, in L1 too. The policies of the
-//! composition are its defaults. One call at a time loads a key: `BroadcastConcurrencyManager`, which the documentation
-//! advises for production. There is no write, but the call of the function that is cached: what stores a row here is that
-//! it is loaded. Nodes are not told of anything.
+//! composition are its defaults, but for one: what is found in L2 is taken into L1, which by default it never is. One call
+//! at a time loads a key: `BroadcastConcurrencyManager`, which the documentation advises for production. There is no write,
+//! but the call of the function that is cached: what stores a row here is that it is loaded. Nodes are not told of anything.
 
 use std::time::Duration;
 
 use hitbox::concurrency::BroadcastConcurrencyManager;
 use hitbox::offload::OffloadManager;
 use hitbox::policy::{ConcurrencyLimit, PolicyConfig};
-use hitbox_backend::composition::{Compose, CompositionBackend};
+use hitbox_backend::composition::policy::RefillPolicy;
+use hitbox_backend::composition::{Compose, CompositionBackend, CompositionPolicy};
 use hitbox_backend::format::BincodeFormat;
 use hitbox_fn::{Cache, CacheableResponse, cached};
 use hitbox_moka::MokaBackend;
@@ -39,7 +40,8 @@ impl Peer for Hitbox {
         let offload = OffloadManager::with_defaults();
         let l1 = MokaBackend::builder().max_entries(l1_entries).value_format(BincodeFormat).build();
         let l2 = RedisBackend::builder().connection(ConnectionMode::single(url)).build();
-        let tiers = l1.compose(l2.expect("the settings are right"), offload.clone());
+        let refill = CompositionPolicy::new().refill(RefillPolicy::Always);
+        let tiers = l1.compose_with(l2.expect("the settings are right"), offload.clone(), refill);
         let policy = PolicyConfig::builder().ttl(TTL).stale(Duration::ZERO).concurrency(ONE).build();
         let cache = Cache::builder().backend(tiers).policy(policy);
         Self(cache.concurrency_manager(BroadcastConcurrencyManager::new()).offload(offload).build())
