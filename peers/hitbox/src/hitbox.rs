@@ -5,6 +5,7 @@
 //! at a time loads a key: `BroadcastConcurrencyManager`, which the documentation advises for production. There is no write,
 //! but the call of the function that is cached: what stores a row here is that it is loaded. Nodes are not told of anything.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use hitbox::concurrency::BroadcastConcurrencyManager;
@@ -48,7 +49,7 @@ impl Peer for Hitbox {
     }
 
     async fn get(&self, id: u64) -> Option<Cached> {
-        Some(row(id, async || unreachable!("it was set")).cache(&self.0).await)
+        Some(row(id, Loads::new(async || unreachable!("it was set"))).cache(&self.0).await)
     }
 
     fn row(hit: &Cached) -> &Row {
@@ -66,28 +67,41 @@ impl Loader for Hitbox {
         L: FnOnce() -> F + Send + 'static,
         F: Future<Output = Row> + Send + 'static,
     {
-        row(id, load).cache(&self.0).await
+        row(id, Loads::new(load)).cache(&self.0).await
     }
 }
 
 const ONE: ConcurrencyLimit = ConcurrencyLimit::MIN;
 
 /// What loads a row.
-pub(crate) trait Origin: Send + 'static {
+pub(crate) trait Origin: Send + Sync + 'static {
     fn load(self) -> impl Future<Output = Row> + Send;
 }
 
-impl<L, F> Origin for L
+/// A closure that loads. Hitbox wants what a function is given to be [`Sync`], which the mutex makes it.
+#[derive(Debug)]
+struct Loads<L>(Mutex<L>);
+
+impl<L> Loads<L> {
+    fn new(load: L) -> Self {
+        Self(Mutex::new(load))
+    }
+}
+
+impl<L, F> Origin for Loads<L>
 where
     L: FnOnce() -> F + Send + 'static,
     F: Future<Output = Row> + Send,
 {
     fn load(self) -> impl Future<Output = Row> + Send {
-        self()
+        self.0.into_inner().expect("nobody has locked it")()
     }
 }
 
+// The macro has an `O` of its own.
 #[cached(prefix = "row", skip(origin))]
-async fn row<O: Origin>(id: u64, origin: O) -> Cached {
-    Cached { row: origin.load().await }
+async fn row<L: Origin>(id: u64, origin: L) -> Cached {
+    let row = origin.load().await;
+    assert_eq!(row.id, id);
+    Cached { row }
 }
