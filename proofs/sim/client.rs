@@ -8,6 +8,7 @@ use nearfar_testkit::Read;
 
 use crate::clock::{micros, millis, sleep};
 use crate::database::Value;
+use crate::docket::Steps;
 use crate::fleet::Values;
 use crate::origin::{Origin, etag};
 use crate::plan::{chance, pick};
@@ -223,7 +224,7 @@ impl Client {
         } else {
             self.within(task.patience, self.cache.invalidate(&key)).await
         };
-        let version = self.changed(&[(key, revision)], outcome.as_ref());
+        let version = self.changed(&[(key, revision)], outcome.as_ref(), Steps::One);
         let letter = version.map(|version| Letter { version, revision });
         self.world.lock().letters.extend(letter.map(|letter| (key, letter)));
         letter.is_some()
@@ -264,7 +265,7 @@ impl Client {
             state.database.keys().map(|key| (key, state.database.revision(key))).collect()
         };
         let outcome = self.within(patience, self.cache.clear()).await;
-        self.changed(&committed, outcome.as_ref());
+        self.changed(&committed, outcome.as_ref(), Steps::OnePerPartition);
         outcome?.ok()
     }
 
@@ -273,13 +274,14 @@ impl Client {
         &self,
         revisions: &[(u64, u64)],
         outcome: Option<&Result<Outcome, Error>>,
+        steps: Steps,
     ) -> Option<Version> {
         let mut state = self.world.lock();
         let (id, now) = (self.id, state.now());
         let version = state.outcome(outcome);
         state.note(|| format!("node {id} has changed {revisions:?}: {outcome:?}"));
         for change in revisions {
-            state.judge.changed(id, *change, version, now);
+            state.judge.changed(id, *change, (version, steps), now);
         }
         version
     }

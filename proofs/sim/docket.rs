@@ -38,6 +38,15 @@ pub(crate) struct Own {
     /// Under which number L2 has acknowledged it; without, it counts until the next loss.
     pub(crate) version: Option<Version>,
     pub(crate) epoch: usize,
+    pub(crate) steps: Steps,
+}
+
+/// What a change was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Steps {
+    One,
+    /// It is answered once for all of them. Some may have been acknowledged, and lost again, before the last had an answer.
+    OnePerPartition,
 }
 
 impl Duty {
@@ -101,10 +110,18 @@ impl Docket {
         self.duties.iter().filter(move |duty| duty.stands_in(epoch))
     }
 
+    /// Whether the step about its key had been acknowledged and was lost before all were answered. Then no outbox holds it.
+    fn was_lost_meanwhile(&self, own: &Own) -> bool {
+        let Write { key, revision, .. } = own.write;
+        let is_its = |duty: &Duty| duty.write.key == key && duty.write.revision >= revision;
+        let was_lost = |duty: &Duty| is_its(duty) && duty.lost_in == Some(own.epoch);
+        own.steps == Steps::OnePerPartition && self.duties.iter().any(was_lost)
+    }
+
     fn own_in(&self, epoch: usize, node: Id) -> impl Iterator<Item = Write> {
         let stands = move |own: &&Own| match own.version {
             Some(_) => self.duties_for(own).any(|duty| duty.stands_in(epoch)),
-            None => own.epoch == epoch,
+            None => own.epoch == epoch && !self.was_lost_meanwhile(own),
         };
         self.own.iter().filter(move |own| own.node == node).filter(stands).map(|own| own.write)
     }

@@ -16,7 +16,7 @@ use nearfar::{NodeId, Version};
 use nearfar_testkit::{Read, Write};
 
 use crate::clock::micros;
-use crate::docket::{Docket, Duty, Own};
+use crate::docket::{Docket, Duty, Own, Steps};
 use crate::world::{Id, Letter};
 
 #[derive(Debug, Default)]
@@ -111,17 +111,18 @@ impl Judge {
         &mut self,
         node: Id,
         (key, revision): (u64, u64),
-        version: Option<Version>,
+        (version, steps): (Option<Version>, Steps),
         now: Duration,
     ) {
         let write = at(key, revision, now);
-        self.truth.own.push(Own { node, write, version, epoch: self.epoch });
+        self.truth.own.push(Own { node, write, version, epoch: self.epoch, steps });
     }
 
     /// L2 has acknowledged to a node that a key is stale.
     pub(crate) fn has_expired(&mut self, node: Id, key: u64, version: Version, now: Duration) {
         let write = at(key, version.number(), now);
-        self.freshness.own.push(Own { node, write, version: Some(version), epoch: self.epoch });
+        let (version, steps) = (Some(version), Steps::One);
+        self.freshness.own.push(Own { node, write, version, epoch: self.epoch, steps });
     }
 
     pub(crate) fn read(&mut self, node: Id, read: Read) {

@@ -6,6 +6,7 @@ use nearfar::{Entry, Error};
 
 use crate::client::{Client, Task, What};
 use crate::database::{Value, tag_of};
+use crate::docket::Steps;
 use crate::origin::Origin;
 
 impl Client {
@@ -41,7 +42,7 @@ impl Client {
         let outcomes = self.within(task.patience, self.cache.invalidate_many(&keys)).await;
         for (at, change) in committed.iter().enumerate() {
             let outcome = outcomes.as_ref().map(|outcomes| outcomes[at].clone());
-            self.changed(&[*change], outcome.as_ref());
+            self.changed(&[*change], outcome.as_ref(), Steps::One);
         }
     }
 
@@ -52,7 +53,7 @@ impl Client {
         };
         let outcome = self.within(task.patience, self.cache.invalidate_tag(tag_of(task.key))).await;
         self.world.lock().count("invalidations by tag");
-        self.changed(&committed, outcome.as_ref());
+        self.changed(&committed, outcome.as_ref(), Steps::OnePerPartition);
     }
 
     pub(crate) async fn expire_tag(&self, task: Task) {
