@@ -158,7 +158,7 @@ pub trait Bus: fmt::Debug + Send + 'static {
     /// Replaces the connection to a server, which has stopped proving anything; a [`BusEvent::Doubt`] follows.
     fn reconnect(&mut self, server: ServerId);
 
-    /// The next event, in the order of its connection. `None` when the bus is closed for good.
+    /// The next event, in the order of its connection. `None`, again and again, when the bus is closed for good.
     ///
     /// # Cancel safety
     /// No event is lost if the future is dropped.

@@ -57,8 +57,6 @@ const TRIALS: &[&[&str]] = &[
     &["MGET", KEY],
     &["GETRANGE", KEY, "0", "0"],
     &["SET", KEY, "-", "XX", "PX", "1"],
-    // Out of range.
-    &["SETRANGE", KEY, "-1", "-"],
     &["DEL", KEY],
     &["PERSIST", KEY],
     &["XADD", KEY, "NOMKSTREAM", "*", "m", "-"],

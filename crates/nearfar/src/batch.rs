@@ -40,7 +40,7 @@ struct Passenger<K, V> {
     landing: oneshot::Sender<Result<Entry<V>, Error>>,
 }
 
-/// A key with its encoded form, and which of those that were asked for it is.
+/// A key with its encoded form, and its place among those that were asked for.
 type Placed<K> = (usize, (K, Bytes));
 
 /// One that is to be loaded.
@@ -86,12 +86,15 @@ where
         keys: Vec<(K, Bytes)>,
         call: &CallOptions,
     ) -> Vec<Result<Option<Entry<V>>, Error>> {
+        let count = keys.len();
         let placed = keys.into_iter().enumerate().collect();
         let read = |(part, keys)| self.read_step(part, keys, call);
         let read = join_all(self.steps(placed, |(_, (_, encoded))| encoded).into_iter().map(read)).await;
-        let mut read: Vec<_> = read.into_iter().flatten().collect();
-        read.sort_unstable_by_key(|(place, _)| *place);
-        read.into_iter().map(|(_, answer)| answer).collect()
+        let mut answers: Vec<_> = (0..count).map(|_| None).collect();
+        for (place, answer) in read.into_iter().flatten() {
+            answers[place] = Some(answer);
+        }
+        answers.into_iter().map(|answer| answer.expect("each was asked for in some step")).collect()
     }
 
     async fn read_step(

@@ -97,12 +97,10 @@ impl LinkContext {
     }
 }
 
-/// So many bytes of messages are handled at a stretch: looking at timers and orders in between would cost more than most
-/// messages do. Beats wait for it, so that it must not take long: these are some two thousand keys.
+/// So many bytes of messages are handled at a stretch, or as many messages as tokio lets a task take at once: looking at timers
+/// and orders in between would cost more than most messages do. Beats wait for it, so that it must not take long: these are some
+/// two thousand keys.
 const STRETCH: usize = 32 * 1024;
-
-/// A small message counts as one of so many bytes.
-const LEAST: usize = 128;
 
 /// Nodes silent for so long are no longer listed as live.
 const FORGET_NODES_AFTER: Duration = Duration::from_secs(60);
@@ -166,6 +164,7 @@ impl Loop {
 
     /// One that was detached and has not left yet makes room: the new one has its outbox.
     fn attach(&mut self, partition: PartitionId, member: Member) {
+        member.note_backlog(self.backlog);
         self.bus.subscribe(&partition, self.context.node);
         if let Some(former) = self.members.insert(partition, member) {
             dismiss(former);
@@ -243,13 +242,14 @@ impl Loop {
         }
     }
 
-    /// Handles an event, and those that have come in behind it.
+    /// Handles an event and, if it is a message, those that have come in behind it. Anything else may take trust or give it, which
+    /// is reported before the next such thing.
     fn handle_stretch(&mut self, first: BusEvent) {
         let (mut room, mut next) = (STRETCH, Some(first));
         while let Some(event) = next {
-            room = room.saturating_sub(frame_len(&event).max(LEAST));
+            room = message_len(&event).map_or(0, |len| room.saturating_sub(len));
             self.handle_event(event);
-            // The end of the bus is met again.
+            // A bus that has ended says so again.
             next = if room == 0 { None } else { self.bus.next().now_or_never().flatten() };
         }
     }
@@ -352,10 +352,11 @@ impl Loop {
     }
 }
 
-fn frame_len(event: &BusEvent) -> usize {
+/// `None` for what is no message.
+fn message_len(event: &BusEvent) -> Option<usize> {
     match event {
-        BusEvent::Message { frame, .. } | BusEvent::Echo { frame, .. } => frame.len(),
-        BusEvent::Subscribed | BusEvent::Doubt(_) | BusEvent::DoubtIn(..) | BusEvent::Refused { .. } => 0,
+        BusEvent::Message { frame, .. } => Some(frame.len()),
+        _ => None,
     }
 }
 

@@ -99,8 +99,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// How long invalidations by other nodes took from L2 to this node.
             pub propagation: PropagationStats,
-            /// How many messages this node had received and not applied, for all its caches, when it looked last, which it does
-            /// at every beat and after every few hundred messages. 0, or soon 0 again, unless more is invalidated than the node
+            /// About how many messages this node had received and not applied, for all its caches, when it looked last, which it
+            /// does at every beat and after some hundred messages. 0, or soon 0 again, unless more is invalidated than the node
             /// keeps up with.
             pub backlog: u64,
             /// About how many entries L1 holds.

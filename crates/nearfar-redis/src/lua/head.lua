@@ -101,12 +101,18 @@ local function put(key, bytes, keep)
   end
 end
 
--- Version, written-at, read-at. They are put where it stands: to make a text of all of it costs more than the second command.
+-- Stores an envelope with version, written-at and read-at. A large one is stamped after it was put there: to make a text of all
+-- of it costs more than the second command. Who may not use that does without; no envelope stays without its version,
+-- which is what fences.
 local function store(key, envelope, keep, version, now)
-  put(key, envelope, keep)
-  if #envelope >= 32 then
-    redis.call('SETRANGE', key, 8, struct.pack('>I8I8I8', version, now, now))
+  if #envelope >= 256 then
+    put(key, envelope, keep)
+    local done = redis.pcall('SETRANGE', key, 8, struct.pack('>I8I8I8', version, now, now))
+    if type(done) ~= 'table' or not done.err then
+      return
+    end
   end
+  put(key, stamped(envelope, 8, version, now, now), keep)
 end
 
 local function is_value(bytes)
