@@ -16,6 +16,7 @@ const OCTAVES: f64 = 4.0;
 /// to the right what is slower. The thin line is the range of the rounds; the thick one is what the ratio ought to be at
 /// most, and the bar is green if it is, red if not.
 pub(crate) fn chart(lines: &[Line]) -> String {
+    let lines: Vec<&Line> = lines.iter().filter(|line| !line.is_difference).collect();
     let rows = u32::try_from(lines.len()).expect("nobody measures so much");
     let mut svg = Svg::new(NAMES + 2.0 * OCTAVES * OCTAVE + 40.0, f64::from(rows + 2) * ROW);
     for octave in -4..=4 {

@@ -25,13 +25,15 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let (effort, names) = Effort::parse(std::env::args().skip(1))?;
     let subjects = names.iter().map(|name| Subject::named(name)).collect::<Result<Vec<_>, _>>()?;
     let wanted = |subject: &Subject| subjects.is_empty() || subjects.contains(subject);
-    let mut table = Table::default();
+    let (directory, name) = (directory()?, if names.is_empty() { "all".into() } else { names.join("-") });
+    let (mut table, mut files) = (Table::default(), Vec::new());
     for subject in Subject::all().filter(wanted) {
         Box::pin(subject.measure(&mut table, &effort)).await?;
+        // Each time: what is measured is not lost with what comes behind it.
+        files = table.write(&directory, &name)?;
     }
     print!("{table}");
-    let name = if names.is_empty() { "all".into() } else { names.join("-") };
-    for file in table.write(&directory()?, &name)? {
+    for file in files {
         println!("{}", file.display());
     }
     Ok(())

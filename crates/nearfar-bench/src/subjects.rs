@@ -96,7 +96,7 @@ impl Subject {
             Self::Service => service::measure(table, &server).await,
             Self::Receive => receive::measure(table, &server).await,
             Self::Traces => traces::measure(table, &effort.traces).await,
-            Self::Scale => scale::measure(table).await,
+            Self::Scale => scale::measure(table, effort).await,
             Self::Propagation => propagation::measure(table, &server).await,
             Self::Replay => replay::measure(table, &server).await,
             Self::Log => log::measure(table, &server).await,

@@ -40,6 +40,8 @@ pub struct Line {
     pub(crate) range: (f64, f64),
     rounds: usize,
     pub(crate) target: Option<Target>,
+    /// Then the ratio is none of two times.
+    pub(crate) is_difference: bool,
 }
 
 /// What a ratio of times ought to be.
@@ -95,9 +97,10 @@ impl Table {
             bare: of(|pair| pair.0),
             measured: of(|pair| pair.1),
             ratio: median(ratios().collect()),
-            range: (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max)),
+            range: (ratios().fold(f64::INFINITY, f64::min), ratios().fold(f64::NEG_INFINITY, f64::max)),
             rounds: pairs.len(),
             target: None,
+            is_difference: false,
         };
         eprintln!("{line}");
         self.lines.push(line);
@@ -119,7 +122,7 @@ impl Table {
         pairs: &[(f64, f64)],
     ) {
         let more: Vec<_> = pairs.iter().map(|(first, second)| (*first, second - first)).collect();
-        self.add(work, beside, unit, &more);
+        self.add(work, beside, unit, &more).is_difference = true;
     }
 
     /// Adds a grid.

@@ -57,6 +57,8 @@ const TRIALS: &[&[&str]] = &[
     &["MGET", KEY],
     &["GETRANGE", KEY, "0", "0"],
     &["SET", KEY, "-", "XX", "PX", "1"],
+    // Refused as out of range, after the rights were looked at.
+    &["SETRANGE", KEY, "-1", "-"],
     &["DEL", KEY],
     &["PERSIST", KEY],
     &["XADD", KEY, "NOMKSTREAM", "*", "m", "-"],

@@ -16,7 +16,7 @@ fn main() {
     let server = runtime.block_on(RedisServer::start());
     let cache: Cache<u64, u64> = runtime.block_on(async {
         let nearfar = Nearfar::connect(&server.url()).await.expect("the server is up");
-        let cache = nearfar.cache("memory").l1_max_entries(KEYS * 2).build().await.expect("the server is up");
+        let cache = nearfar.cache("memory").l1_max_entries(KEYS * 3).build().await.expect("the server is up");
         let past_l1 = cache.with(CallOptions::new().skip_l1());
         for ids in ids().chunks(1_000) {
             past_l1.set_many(ids.iter().map(|id| (*id, *id))).await;
@@ -35,13 +35,15 @@ fn main() {
         });
         assert_eq!(cache.stats().l1_entries, KEYS);
     });
-    let bare = moka::sync::Cache::new(KEYS * 2);
-    let moka = kept(|| {
-        for id in &ids()[1_000..] {
+    let bare = moka::sync::Cache::new(KEYS * 3);
+    let insert = |ids: &[u64]| {
+        for id in ids {
             bare.insert(*id, Arc::new(*id));
         }
         bare.run_pending_tasks();
-    });
+    };
+    insert(&ids()[..1_000]);
+    let moka = kept(|| insert(&ids()[1_000..]));
     println!(
         "an entry of a key and a value of 8 bytes each, allocated bytes: moka {moka:.0}, nearfar {ours:.0}"
     );

@@ -1,18 +1,4 @@
 //! Batches beside what they are in place of, and changes of tags by how many entries carry them.
-//!
-//! `cargo run --release -p nearfar-bench -- batches`:
-//!
-//! ```text
-//! get_many of 100 in L2, past L1, beside MGET + decode                386.9      575.3 us         1.45
-//! get_many of 100 in L2, taken into L1, beside MGET + decode          386.9     1175.7 us         2.96
-//! get_many of 100 in L2, beside 100 times get                       15257.2      608.7 us         0.04
-//! get_many of 100 in L1, beside 100 times get                         124.7      103.0 us         0.85
-//!
-//! one tag, of so many entries           change, us next get, us    purge, s      purged
-//! 1                                          314.1       167.0         0.0         1.0
-//! 1000                                       609.6       208.7         0.0      1000.0
-//! 1000000                                   1252.4       298.9         7.1   1000000.0
-//! ```
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,15 +1,4 @@
 //! A hit in L1 of a cache with everything on, beside one with nothing on and bare moka.
-//!
-//! `cargo run --release -p nearfar-bench -- hits`:
-//!
-//! ```text
-//! get, hit, beside moka get                                           135.0      120.8 ns         0.89
-//! get, hit, everything on, beside nothing on                          117.1      194.0 ns         1.66
-//! get, hit, nothing on, beside the same                               120.8      113.4 ns         0.94
-//! get_or_load, hit, beside moka get                                   135.0      112.4 ns         0.83
-//! get_or_load, hit, everything on, beside nothing on                  109.4      186.1 ns         1.70
-//! get_or_load, hit, nothing on, beside the same                       112.4      106.4 ns         0.95
-//! ```
 
 use std::convert::Infallible;
 use std::hint::black_box;

@@ -44,6 +44,8 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
             let of_bare = time(&orders, read_bare).await;
             pairs.push((of_bare, time(&orders, |order| read_ours(ours.clone(), order)).await));
         }
+        let stats = ours.stats();
+        assert_eq!(stats.l2_hits + stats.misses, 0, "all were hits in L1");
         let work = format!("L1 hit, {KEYS} keys, {spread:?}, {threads} threads");
         table.add(work, "moka get", "ns", &pairs).target(target);
     }

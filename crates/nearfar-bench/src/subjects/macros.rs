@@ -1,14 +1,5 @@
 //! A hit in L1 through a function with `#[cached]`, beside the call of `get_or_load` that it stands for.
 //!
-//! `cargo run --release -p nearfar-bench -- macros`:
-//!
-//! ```text
-//! #[cached], hit, key of u64, beside get_or_load                      556.3      626.4 ns         1.14
-//! #[cached], hit, key of text, beside get_or_load                     729.7      896.6 ns         1.25
-//! ```
-//!
-//! On two cores that others were using: in three runs, the ratios were 1.12 to 1.14, and 1.15 to 1.25.
-//!
 //! Both sides give the value itself and not an entry, so both clone an `Arc`. The attribute also clones `self`, two `Cache`s
 //! here, and what is borrowed, for a loader that a hit does not need.
 

@@ -23,6 +23,7 @@ use nearfar::{Disconnected, Error};
 use nearfar_bench::{Grid, Table, micros};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually, let_pass};
 
+use super::figure;
 use super::traffic::{MAX_STALENESS, Seen, Traffic, Work};
 use crate::effort::Effort;
 
@@ -174,9 +175,4 @@ fn resident_megabytes() -> f64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|statm| statm.split_whitespace().nth(1)?.parse::<u64>().ok());
     pages.map_or(f64::NAN, |pages| pages as f64 * PAGE / 1e6)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn figure(count: u64) -> f64 {
-    count as f64
 }

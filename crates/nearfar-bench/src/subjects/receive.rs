@@ -37,7 +37,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
             grid.add(format!("{per_message}"), vec![micros, 1e6 / micros, figure(most_waiting)]);
         }
     }
-    node.stop.store(true, Ordering::Relaxed);
+    drop(node);
     reader.await.expect("it does not panic");
     table.add_grid(grid);
     Ok(())
@@ -128,6 +128,13 @@ impl Receiver {
     }
 }
 
+/// Else whoever reads from it would go on for ever.
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 async fn live(url: String, mut orders: mpsc::UnboundedReceiver<Order>) {
     let nearfar = nearfar::Nearfar::connect(&url).await.expect("the server is up");
     let cache: Cache<u64, Row> =
@@ -159,6 +166,6 @@ async fn wait_for(cache: &Cache<u64, Row>, keys: u64, (before, began): (Stats, D
             assert_eq!((stats.doubts, stats.resyncs), (before.doubts, before.resyncs), "nothing was missed");
             return Work { time: thread_time().saturating_sub(began), most_waiting };
         }
-        let_pass(Duration::from_millis(2)).await;
+        let_pass(Duration::from_millis(10)).await;
     }
 }

@@ -1,4 +1,7 @@
-//! What a write costs, and what a node costs that does nothing, as nodes are added: on the server and on the nodes.
+//! What a write costs, and what a node costs that does nothing, as nodes are added.
+//!
+//! The columns, in microseconds of a processor and bytes that the server sends: of the server per write; bytes per write; of
+//! the server, bytes, and of the node per second and node that does nothing; of each node that hears of a write.
 
 use std::time::Duration;
 
@@ -7,42 +10,59 @@ use nearfar_bench::{Grid, Table};
 use nearfar_testkit::{RedisServer, Stopwatch, eventually, let_pass, process_time};
 
 use super::figure;
+use crate::effort::Effort;
 
 const WRITES: u64 = 4_000;
 const IDLE: Duration = Duration::from_secs(3);
-const COLUMNS: &[&str] =
-    &["us server/write", "B out/write", "us node/message", "server us/s/node", "B/s/node", "node us/s"];
+const COLUMNS: &[&str] = &["server/write", "B/write", "server/s", "B/s", "node/s", "node/message"];
 
-pub(crate) async fn measure(table: &mut Table) -> Result<(), Error> {
+pub(crate) async fn measure(table: &mut Table, effort: &Effort) -> Result<(), Error> {
     let mut grid = Grid::new("nodes", COLUMNS);
-    for count in [1, 2, 4, 8, 16, 32, 64] {
+    for _ in 0..effort.rounds {
+        let mut alone = None;
+        for count in [1, 2, 4, 8, 16, 32, 64] {
+            let case = Case::of(count).await?;
+            let writer = *alone.get_or_insert(case.nodes_per_write);
+            // What the writer takes for itself is no share of the others.
+            let others = figure(count.saturating_sub(1).max(1));
+            let per_message = (case.nodes_per_write - writer) / others;
+            grid.add(format!("{count}"), [case.figures.as_slice(), &[per_message]].concat());
+        }
+    }
+    table.add_grid(grid);
+    Ok(())
+}
+
+/// What so many nodes cost.
+struct Case {
+    /// In the order of the columns, but for the last.
+    figures: Vec<f64>,
+    nodes_per_write: f64,
+}
+
+impl Case {
+    async fn of(count: u64) -> Result<Self, Error> {
         let server = RedisServer::start().await;
+        let nobody = Spent::during(&server, async || let_pass(IDLE).await).await;
         let mut nodes = Vec::new();
         for _ in 0..count {
             nodes.push(node(&server).await?);
         }
-        let nodes_as_figure = figure(count);
         let idle = Spent::during(&server, async || let_pass(IDLE).await).await;
-        let seconds = idle.wall.as_secs_f64() * nodes_as_figure;
         let busy = Spent::during(&server, async || write(&nodes).await).await;
+        let per_node = idle.wall.as_secs_f64() * figure(count);
         // What it costs to be there goes off.
         let share = busy.wall.as_secs_f64() / idle.wall.as_secs_f64();
-        let less = |busy: f64, idle: f64| (busy - idle * share).max(0.0);
-        let writes = figure(WRITES);
-        grid.add(
-            format!("{count}"),
-            vec![
-                less(busy.server, idle.server) / writes,
-                less(busy.bytes, idle.bytes) / writes,
-                less(busy.nodes, idle.nodes) / writes / nodes_as_figure,
-                idle.server / seconds,
-                idle.bytes / seconds,
-                idle.nodes / seconds,
-            ],
-        );
+        let per_write = |busy: f64, idle: f64| (busy - idle * share) / figure(WRITES);
+        let figures = vec![
+            per_write(busy.server, idle.server),
+            per_write(busy.bytes, idle.bytes),
+            (idle.server - nobody.server) / per_node,
+            (idle.bytes - nobody.bytes) / per_node,
+            idle.nodes / per_node,
+        ];
+        Ok(Self { figures, nodes_per_write: per_write(busy.nodes, idle.nodes) })
     }
-    table.add_grid(grid);
-    Ok(())
 }
 
 async fn node(server: &RedisServer) -> Result<Cache<u64, u64>, Error> {
@@ -82,11 +102,8 @@ impl Spent {
 
 /// Seconds that processors have worked for the server, and bytes that it has sent.
 async fn figures(server: &RedisServer) -> (f64, f64) {
-    let mut info = String::new();
-    for section in ["cpu", "stats"] {
-        let text = server.command(&["INFO", section]).await;
-        info.push_str(text.text().expect("INFO is text"));
-    }
+    let info = server.command(&["INFO", "everything"]).await;
+    let info = info.text().expect("INFO is text");
     let of = |name: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|number| number.trim().parse::<f64>().ok()).expect("every server tells it")

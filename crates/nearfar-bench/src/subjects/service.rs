@@ -3,15 +3,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use fred::clients::Client;
 use futures_util::future::join_all;
 use nearfar::{Cache, Error, Nearfar};
 use nearfar_bench::{Row, Table, time};
 use nearfar_testkit::{RedisServer, accesses};
+use tokio::task::JoinHandle;
 
-use super::write::set_and_publish;
+use super::write::{listener, set_and_publish};
 use crate::bare::{client, fill, get};
 
 const ROUNDS: usize = 11;
@@ -31,7 +32,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
         fill(&clients[0], &Row::new(id)).await;
     }
     cold_node(table, server, &clients[0]).await?;
-    mixed(table, &nodes, &clients).await;
+    mixed(table, &nodes, &clients, server).await;
     Ok(())
 }
 
@@ -87,50 +88,68 @@ async fn cold_keys(table: &mut Table, ours: &Cache<u64, Row>, bare: &Client) {
 async fn cold_node(table: &mut Table, server: &RedisServer, bare: &Client) -> Result<(), Error> {
     let mut pairs = Vec::new();
     for _ in 0..ROUNDS {
-        let of_bare = time(TASKS, ACCESSES, |count| read_bare(bare.clone(), order(count))).await;
+        let orders = orders();
+        let of_bare = time(TASKS, ACCESSES, |_| read_bare(bare.clone(), next(&orders))).await;
         let ours = nodes(server, 1).await?.remove(0);
-        pairs.push((of_bare, time(TASKS, ACCESSES, |count| read_ours(ours.clone(), order(count))).await));
+        pairs.push((of_bare, time(TASKS, ACCESSES, |_| read_ours(ours.clone(), next(&orders))).await));
     }
     table.add("first 64,000 reads of a new node, Zipf", "fred GET + decode", "us", &pairs);
     Ok(())
 }
 
-fn order(count: usize) -> Vec<u32> {
-    accesses::zipf(KEYS, 0.99, count, fastrand::u64(..))
+type Order = Arc<[u32]>;
+
+/// One for each task, the same for both sides.
+fn orders() -> Cycle {
+    let order = |seed| accesses::zipf(KEYS, 0.99, ACCESSES, seed).into();
+    Cycle { items: (0..TASKS as u64).map(order).collect(), turn: AtomicUsize::new(0) }
 }
 
-async fn read_bare(client: Client, order: Vec<u32>) {
-    for id in order {
+/// Gives one after the other, again and again.
+struct Cycle {
+    items: Vec<Order>,
+    turn: AtomicUsize,
+}
+
+fn next(orders: &Cycle) -> Order {
+    let turn = orders.turn.fetch_add(1, Ordering::Relaxed);
+    Arc::clone(&orders.items[turn % orders.items.len()])
+}
+
+async fn read_bare(client: Client, order: Order) {
+    for &id in &*order {
         assert!(get(&client, id.into()).await.is_some());
     }
 }
 
-async fn read_ours(cache: Cache<u64, Row>, order: Vec<u32>) {
-    for id in order {
+async fn read_ours(cache: Cache<u64, Row>, order: Order) {
+    for &id in &*order {
         assert!(cache.get(&id.into()).await.expect("the server is up").is_some());
     }
 }
 
-async fn mixed(table: &mut Table, nodes: &[Cache<u64, Row>], clients: &[Client]) {
+async fn mixed(table: &mut Table, nodes: &[Cache<u64, Row>], clients: &[Client], server: &RedisServer) {
+    // Nodes hear of writes.
+    let listeners = join_all((0..NODES).map(|_| listener(server))).await;
     let mut pairs = Vec::new();
     for _ in 0..ROUNDS {
-        let turn = AtomicU64::new(0);
-        let next = || usize::try_from(turn.fetch_add(1, Ordering::Relaxed)).expect("few") % NODES;
-        let of_bare = time(TASKS, ACCESSES, |count| serve_bare(clients[next()].clone(), order(count))).await;
-        pairs.push((
-            of_bare,
-            time(TASKS, ACCESSES, |count| serve_ours(nodes[next()].clone(), order(count))).await,
-        ));
+        let (orders, turn) = (orders(), AtomicUsize::new(0));
+        let node = || turn.fetch_add(1, Ordering::Relaxed) % NODES;
+        let serve_bare = |_| serve_bare(clients[node()].clone(), next(&orders));
+        let of_bare = time(TASKS, ACCESSES, serve_bare).await;
+        let serve_ours = |_| serve_ours(nodes[node()].clone(), next(&orders));
+        pairs.push((of_bare, time(TASKS, ACCESSES, serve_ours).await));
     }
     table.add("4 nodes, 95 % reads, Zipf, 64 tasks", "fred GET; SET + PUBLISH", "us", &pairs);
+    listeners.iter().for_each(JoinHandle::abort);
 }
 
 fn is_write() -> bool {
     fastrand::u32(..100) < WRITES
 }
 
-async fn serve_bare(client: Client, order: Vec<u32>) {
-    for id in order {
+async fn serve_bare(client: Client, order: Order) {
+    for &id in &*order {
         if is_write() {
             set_and_publish(&client, id.into()).await;
         } else {
@@ -139,8 +158,8 @@ async fn serve_bare(client: Client, order: Vec<u32>) {
     }
 }
 
-async fn serve_ours(cache: Cache<u64, Row>, order: Vec<u32>) {
-    for id in order.into_iter().map(u64::from) {
+async fn serve_ours(cache: Cache<u64, Row>, order: Order) {
+    for id in order.iter().copied().map(u64::from) {
         if is_write() {
             assert!(cache.set(&id, Row::new(id)).await.expect("the server is up").is_applied());
         } else {

@@ -30,7 +30,7 @@ pub(crate) async fn measure(table: &mut Table, files: &[PathBuf]) -> Result<(), 
         let keys = trace.iter().collect::<BTreeSet<_>>().len() as u64;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         replay(table, &name, &trace, keys).await?;
-        for entries in [keys / 20, keys / 5] {
+        for entries in [keys.div_ceil(20), keys.div_ceil(5)] {
             let hits = vec![hits_of_bare(&trace, entries), hits_of_ours(&trace, entries).await?];
             grid.add(format!("{name}, {entries}"), hits);
         }

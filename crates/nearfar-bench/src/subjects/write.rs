@@ -44,7 +44,7 @@ pub(crate) async fn measure(table: &mut Table, server: &RedisServer) -> Result<(
 }
 
 /// Hears what is published, as a node does.
-async fn listener(server: &RedisServer) -> tokio::task::JoinHandle<()> {
+pub(crate) async fn listener(server: &RedisServer) -> tokio::task::JoinHandle<()> {
     let subscriber = client(server).await;
     let mut received = subscriber.message_rx();
     subscriber.subscribe("bare").await.expect("the server is up");

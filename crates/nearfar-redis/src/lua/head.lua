@@ -102,8 +102,8 @@ local function put(key, bytes, keep)
 end
 
 -- Stores an envelope with version, written-at and read-at. A large one is stamped after it was put there: to make a text of all
--- of it costs more than the second command. Who may not use that does without; no envelope stays without its version,
--- which is what fences.
+-- of it costs more than the second command. Writers of other programs may lack that right and do without: no envelope stays
+-- without its version, which is what fences.
 local function store(key, envelope, keep, version, now)
   if #envelope >= 256 then
     put(key, envelope, keep)
