@@ -77,7 +77,8 @@ pub fn thread_time() -> Duration {
 /// For how long processors have worked for this process, all its threads together.
 ///
 /// ```
-/// assert!(nearfar_testkit::process_time() >= nearfar_testkit::thread_time());
+/// let of_this_thread = nearfar_testkit::thread_time();
+/// assert!(nearfar_testkit::process_time() >= of_this_thread);
 /// ```
 pub fn process_time() -> Duration {
     read(ClockId::ProcessCPUTime)

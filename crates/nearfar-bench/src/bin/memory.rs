@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use allocation_counter::measure;
-use nearfar::{Cache, CallOptions, Nearfar};
+use nearfar::{Cache, Nearfar, Outcome};
 use nearfar_testkit::RedisServer;
 
 const KEYS: u64 = 100_000;
@@ -14,15 +14,14 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     let server = runtime.block_on(RedisServer::start());
-    let cache: Cache<u64, u64> = runtime.block_on(async {
-        let nearfar = Nearfar::connect(&server.url()).await.expect("the server is up");
-        let cache = nearfar.cache("memory").l1_max_entries(KEYS * 3).build().await.expect("the server is up");
-        let past_l1 = cache.with(CallOptions::new().skip_l1());
+    let (writer, cache) = runtime.block_on(async { (node(&server).await, node(&server).await) });
+    runtime.block_on(async {
         for ids in ids().chunks(1_000) {
-            past_l1.set_many(ids.iter().map(|id| (*id, *id))).await;
+            let outcomes = writer.set_many(ids.iter().map(|id| (*id, *id))).await;
+            assert!(outcomes.into_iter().all(|outcome| outcome.is_ok_and(Outcome::is_applied)));
         }
-        cache
     });
+    drop(writer);
     // What the client keeps for itself is there before.
     runtime.block_on(async { cache.get_many(&ids()[..1_000]).await.truncate(0) });
     let ours = kept(|| {
@@ -48,6 +47,11 @@ fn main() {
         "an entry of a key and a value of 8 bytes each, allocated bytes: moka {moka:.0}, nearfar {ours:.0}"
     );
     println!("nearfar has {:.0} more", ours - moka);
+}
+
+async fn node(server: &RedisServer) -> Cache<u64, u64> {
+    let nearfar = Nearfar::connect(&server.url()).await.expect("the server is up");
+    nearfar.cache("memory").l1_max_entries(KEYS * 3).build().await.expect("the server is up")
 }
 
 fn ids() -> Vec<u64> {
