@@ -48,18 +48,17 @@ impl Grid {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let medians = |case: &Case| (0..self.columns.len()).map(|column| case.median(column)).collect();
-        let case = |case: &Case| {
-            let medians: Vec<f64> = medians(case);
-            json!({ "case": case.name, "medians": medians, "rounds": case.rounds.len() })
-        };
-        json!({ "title": self.title, "columns": self.columns, "cases": self.cases.iter().map(case).collect::<Vec<_>>() })
+        let case = |case: &Case| json!({ "case": case.name, "medians": case.medians(), "rounds": case.rounds.len() });
+        let cases: Vec<Value> = self.cases.iter().map(case).collect();
+        json!({ "title": self.title, "columns": self.columns, "cases": cases })
     }
 }
 
 impl Case {
-    fn median(&self, column: usize) -> f64 {
-        median(self.rounds.iter().map(|round| round[column]).collect())
+    /// Of each column.
+    fn medians(&self) -> Vec<f64> {
+        let of = |column: usize| median(self.rounds.iter().map(|round| round[column]).collect());
+        (0..self.rounds[0].len()).map(of).collect()
     }
 }
 
@@ -71,7 +70,7 @@ impl fmt::Display for Grid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", line(self.title, self.columns.iter().map(ToString::to_string)))?;
         self.cases.iter().try_for_each(|case| {
-            let figures = (0..self.columns.len()).map(|column| format!("{:.1}", case.median(column)));
+            let figures = case.medians().into_iter().map(|figure| format!("{figure:.1}"));
             writeln!(f, "{}", line(&case.name, figures))
         })
     }
