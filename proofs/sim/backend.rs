@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
     PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::oneshot;
@@ -137,9 +137,13 @@ impl L2 for SimL2 {
         self.ask(move |state| state.change(index, &change)).await
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
         let index = partition.index();
-        self.ask(move |state| Ok(state.fill_many(index, fills))).await
+        self.ask(move |state| Ok(state.fill_many(index, &fills))).await
     }
 
     async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {

@@ -119,7 +119,7 @@ impl Process {
     }
 }
 
-fn counted(stats: &Stats) -> [(&'static str, u64); 16] {
+fn counted(stats: &Stats) -> [(&'static str, u64); 17] {
     [
         ("L1 hits", stats.l1_hits),
         ("L2 hits", stats.l2_hits),
@@ -131,6 +131,7 @@ fn counted(stats: &Stats) -> [(&'static str, u64); 16] {
         ("fills refused at the node", stats.fills_refused),
         ("reads together with others", stats.coalesced_reads),
         ("changes together with others", stats.coalesced_changes),
+        ("fills together with others", stats.coalesced_fills),
         ("changes queued", stats.queued),
         ("keys reissued", stats.reissued),
         ("invalidations received", stats.invalidations_received),

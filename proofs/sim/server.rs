@@ -7,9 +7,8 @@ use bytes::Bytes;
 use nearfar::backend::{Beat, L2Error, Purged, Settings};
 use nearfar::{Codec, MessagePack};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Fills, Holder, KeyWrite,
-    Kind, Message, MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Refusal, Renewal, Tags,
-    Version,
+    BeatReply, Change, Claim, ClaimOutcome, Effect, Envelope, Fill, FillOutcome, Holder, KeyWrite, Kind,
+    Message, MessageBody, Moment, NodeId, Notice, Partition, PartitionId, Refusal, Renewal, Tags, Version,
 };
 
 use crate::database::{Value, tag_of};
@@ -173,9 +172,8 @@ impl State {
         change.writes.iter().filter_map(duty).collect()
     }
 
-    pub(crate) fn fill_many(&mut self, index: u16, fills: Fills) -> Vec<FillOutcome> {
-        let Fills { writes, base, deadline } = fills;
-        writes.into_iter().map(|write| self.fill(index, &Fill { write, base, deadline })).collect()
+    pub(crate) fn fill_many(&mut self, index: u16, fills: &[Fill]) -> Vec<FillOutcome> {
+        fills.iter().map(|fill| self.fill(index, fill)).collect()
     }
 
     fn fill(&mut self, index: u16, fill: &Fill) -> FillOutcome {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{
-    Beat, BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, L2, L2Error, Moment, Namespace,
+    Beat, BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, L2, L2Error, Moment, Namespace,
     NodeId, PartitionId, PurgeCursor, Purged, Reading, Renewal, ServerId, Settings, TagMark,
 };
 use nearfar::{Cache, InProcess, Loaded, Nearfar, NearfarBuilder, Outcome, Version};
@@ -97,7 +97,11 @@ impl L2 for MoodyL2 {
         }
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
         self.reached()?.fill_many(partition, fills).await
     }
 

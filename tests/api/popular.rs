@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nearfar::{Cache, CallOptions, Loaded, Outcome, Tier};
-use nearfar_testkit::eventually;
+use nearfar_testkit::{accesses, eventually};
 use nearfar_tests::{Node, World, on_every_backend};
 
 type Texts = Cache<String, String>;
@@ -119,4 +119,28 @@ async fn what_is_in_the_front_does_not_outlive_its_ttl() {
     read_often(&cache, "k", "old").await;
     tokio::time::advance(MINUTE).await;
     assert!(cache.get("k").await.unwrap().is_none());
+}
+
+/// The policy of eviction sees enough of what the front answers. A Zipf law has many keys that are read a few times while they
+/// are in L1: these it must not take for unpopular.
+#[tokio::test(start_paused = true)]
+async fn a_small_l1_has_as_many_hits_as_moka_alone() {
+    const ENTRIES: u64 = 150;
+    let order = accesses::zipf(3_000, 0.9, 50_000, 1);
+    let bare = moka::sync::Cache::new(ENTRIES);
+    let mut hits = 0;
+    for key in &order {
+        match bare.get(key) {
+            Some(()) => hits += 1,
+            None => bare.insert(*key, ()),
+        }
+    }
+    let nearfar = nearfar::Nearfar::in_process();
+    let cache: Cache<u32, ()> = nearfar.cache("units").l1_max_entries(ENTRIES).build().await.unwrap();
+    for key in &order {
+        let load = |_| async { Ok::<_, std::convert::Infallible>(()) };
+        cache.get_or_load(key, load).await.unwrap();
+    }
+    let of_ours = cache.stats().l1_hits;
+    assert!(of_ours + 500 >= hits, "{of_ours} hits of 50,000, moka has {hits}");
 }

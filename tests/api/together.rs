@@ -1,12 +1,15 @@
-//! Reads and changes that share a trip to L2.
+//! Reads, changes and fills that share a trip to L2.
 
+use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::future::join;
 use futures_util::poll;
 use nearfar::{Cache, Outcome, Tier, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, World, on_every_backend};
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
 /// As many are under way as may be at once; who comes now has to wait.
@@ -137,6 +140,48 @@ on_every_backend! {
     }
 
     /// R2 for reads that only share a trip: one of the keys is invalidated while it is under way.
+    async fn of_loads_that_are_stored_in_one_step_only_the_overtaken_one_is_refused(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [busy @ .., fine, overtaken] = keys::<{ AT_ONCE + 2 }>(&world);
+        a.valves.fills.close();
+        let busy = busy.map(|key| {
+            let cache = here.clone();
+            tokio::spawn(async move { cache.get_or_load(&key, async |_| Ok::<_, Infallible>("busy".into())).await })
+        });
+        a.valves.fills.holds(AT_ONCE).await;
+        // Once to be sure that both have begun, and once to let them end.
+        let step = Arc::new(Barrier::new(3));
+        let load = |key| {
+            let step = Arc::clone(&step);
+            here.get_or_load(key, async move |_| {
+                step.wait().await;
+                step.wait().await;
+                Ok::<_, Infallible>("old".into())
+            })
+        };
+        let mut loads = pin!(join(load(&fine), load(&overtaken)));
+        // To invalidate it once more changes nothing.
+        for _ in 0..2 {
+            tokio::select! {
+                _ = &mut loads => panic!("they wait"),
+                _ = step.wait() => {}
+            }
+            applied(there.invalidate(&overtaken).await);
+        }
+        assert!(poll!(&mut loads).is_pending());
+        a.valves.fills.open();
+        let loaded = loads.await;
+        assert_eq!([loaded.0, loaded.1].map(|entry| entry.unwrap().to_string()), ["old", "old"]);
+        for busy in busy {
+            busy.await.unwrap().unwrap();
+        }
+        let stats = here.stats();
+        assert_eq!((stats.coalesced_fills, stats.fills_refused), (2, 1));
+        assert_eq!(text(&there, &fine).await, Some(("old".into(), Tier::L2)));
+        assert_eq!((text(&there, &overtaken).await, text(&here, &overtaken).await), (None, None));
+    }
+
     async fn only_the_read_that_was_overtaken_is_refused_by_the_fence(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    BeatReply, Change, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
     PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::{Notify, watch};
@@ -167,7 +167,11 @@ impl L2 for ValvedL2 {
         self.inner.change(partition, change).await
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
         self.valves.fills.pass().await;
         if *self.valves.refuse_fills.borrow() {
             return Err(L2Error::TimedOut);

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Fills, Holder, Moment,
-    Namespace, NodeId, PartitionId, Reading, Refusal, Renewal, Snapshot, TagMark, Version,
+    BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace,
+    NodeId, PartitionId, Reading, Refusal, Renewal, Snapshot, TagMark, Version,
 };
 
 /// The shared store. Every operation is bounded in time by the backend itself.
@@ -47,13 +47,14 @@ pub trait L2: fmt::Debug + Send + Sync + 'static {
     /// Applies a change of truth and publishes its message in one atomic step; returns its number.
     async fn change(&self, partition: &PartitionId, change: Change) -> Result<Version, L2Error>;
 
-    /// Stores loaded values in one atomic step, each unless something newer is there. What became of each is told in the
-    /// order of the writes.
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error>;
+    /// Stores loaded values in one atomic step, each unless something newer is there, be it of this very step. What became of
+    /// each is told in their order.
+    async fn fill_many(&self, partition: &PartitionId, fills: Vec<Fill>)
+    -> Result<Vec<FillOutcome>, L2Error>;
 
     /// Stores a loaded value unless something newer is there.
     async fn fill(&self, partition: &PartitionId, fill: Fill) -> Result<FillOutcome, L2Error> {
-        self.fill_many(partition, fill.into()).await?.pop().ok_or(L2Error::Unexpected)
+        self.fill_many(partition, vec![fill]).await?.pop().ok_or(L2Error::Unexpected)
     }
 
     /// The last changes of these tags, in their order; what is not known of a tag any more counts as wrong.

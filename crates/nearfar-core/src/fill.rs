@@ -20,32 +20,6 @@ pub struct Fill {
     pub deadline: Moment,
 }
 
-/// Proposed writes of loaded values, as [`Fill`] is one: in one step, and each stored or refused for itself.
-///
-/// ```
-/// use bytes::Bytes;
-/// use nearfar_core::{Fill, Fills, KeyWrite, Moment, Version};
-///
-/// let write = KeyWrite { key: Bytes::from_static(b"k"), envelope: Bytes::new(), keep: None };
-/// let fills = Fills::from(Fill { write, base: Version::new(3), deadline: Moment::NEVER });
-/// assert_eq!(fills.writes.len(), 1);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Fills {
-    /// What to store.
-    pub writes: Vec<KeyWrite>,
-    /// See [`Fill::base`].
-    pub base: Version,
-    /// See [`Fill::deadline`].
-    pub deadline: Moment,
-}
-
-impl From<Fill> for Fills {
-    fn from(Fill { write, base, deadline }: Fill) -> Self {
-        Self { writes: vec![write], base, deadline }
-    }
-}
-
 /// What became of a fill.
 ///
 /// ```

@@ -56,7 +56,7 @@ pub use breaker::{Breaker, CircuitState};
 pub use change::{Change, Effect, KeyWrite, Precondition, Refusal};
 pub use claims::{Claim, ClaimOutcome, Holder};
 pub use envelope::{Envelope, EnvelopeError, EnvelopeHeader, Kind, Stamp};
-pub use fill::{Fill, FillOutcome, Fills};
+pub use fill::{Fill, FillOutcome};
 pub use follower::{Doubt, Follower, FollowerOptions, Proof, Replay, Standing};
 pub use foreign::{Sighting, Verdict, Watchman};
 pub use frame::{BeatId, Echo, FrameError, Message, MessageBody, NodeId, Notice};

@@ -7,9 +7,8 @@ use crate::backend::Purged;
 use crate::claims::Claims;
 use crate::tag_table::TagTable;
 use crate::{
-    BeatId, Change, Claim, ClaimOutcome, Echo, Effect, Envelope, Fill, FillOutcome, Fills, Head, Holder,
-    KeyWrite, Kind, Message, Moment, NodeId, Precondition, Refusal, Renewal, Stamp, TagHead, TagMark, Tags,
-    Version,
+    BeatId, Change, Claim, ClaimOutcome, Echo, Effect, Envelope, Fill, FillOutcome, Head, Holder, KeyWrite,
+    Kind, Message, Moment, NodeId, Precondition, Refusal, Renewal, Stamp, TagHead, TagMark, Tags, Version,
 };
 
 /// What L2 holds of a key, together with where the partition stood at that very moment.
@@ -245,10 +244,9 @@ impl Partition {
         FillOutcome::Stored
     }
 
-    /// Stores loaded values, each unless something newer is there.
-    pub fn fill_many(&mut self, now: Moment, fills: Fills) -> Vec<FillOutcome> {
-        let Fills { writes, base, deadline } = fills;
-        writes.into_iter().map(|write| self.fill(now, &Fill { write, base, deadline })).collect()
+    /// Stores loaded values, one after the other, each unless something newer is there.
+    pub fn fill_many(&mut self, now: Moment, fills: &[Fill]) -> Vec<FillOutcome> {
+        fills.iter().map(|fill| self.fill(now, fill)).collect()
     }
 
     /// Keeps what stands under a key for longer, unless something else stands there by now.

@@ -11,7 +11,7 @@ use fred::interfaces::{ClientLike, KeysInterface, SortedSetsInterface, StreamsIn
 use fred::types::{CustomCommand, Key, Value};
 use nearfar_core::backend::{Beat, ForeignWrites, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, FillOutcome, Fills, Head, Holder, KeyWrite, Moment,
+    BeatReply, Change, Claim, ClaimOutcome, Echo, Effect, Fill, FillOutcome, Head, Holder, KeyWrite, Moment,
     Namespace, NodeId, Notice, PartitionId, Precondition, Reading, Renewal, TagHead, TagMark, Version,
 };
 
@@ -229,13 +229,17 @@ impl L2 for RedisL2 {
         }
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
         let names = Keys::of(partition);
-        let mut keys = vec![names.head()];
-        let mut args = vec![decimal(fills.deadline.micros()), decimal(fills.base.number())];
-        for KeyWrite { key, envelope, keep } in fills.writes {
+        let (mut keys, mut args) = (vec![names.head()], Vec::new());
+        for Fill { write: KeyWrite { key, envelope, keep }, base, deadline } in fills {
             keys.push(names.value(&key));
-            args.extend([envelope.into(), keep_millis(keep)]);
+            let (deadline, base) = (decimal(deadline.micros()), decimal(base.number()));
+            args.extend([deadline, base, envelope.into(), keep_millis(keep)]);
         }
         let Value::Array(answers) = self.run(partition, &FILL, (keys, args)).await? else {
             return Err(L2Error::Unexpected);

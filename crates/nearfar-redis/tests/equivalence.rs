@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::{NODE, beat, key, options, partition, value};
 use nearfar_core::backend::{L2, L2Error, PurgeCursor};
 use nearfar_core::{
-    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, FillOutcome, Fills, Holder, KeyWrite, Kind,
+    Change, Claim, ClaimOutcome, Envelope, EnvelopeHeader, Fill, FillOutcome, Holder, KeyWrite, Kind,
     Message, Moment, Partition, Precondition, Refusal, Renewal, Snapshot, TagMark, Tags, Version,
 };
 use nearfar_redis::{RedisL2, connect};
@@ -50,7 +50,7 @@ enum Op {
     Invalidate { keys: Vec<usize> },
     Expire { key: usize },
     Clear,
-    Fill { keys: Vec<usize>, tags: Vec<&'static str>, base: Base, late: bool },
+    Fill { proposals: Vec<Proposal>, tags: Vec<&'static str> },
     Renew { key: usize, payload: Vec<u8>, base: Base, late: bool, of_another: bool },
     Touch { key: usize },
     Claim { key: usize, holder: u64, of_another: bool },
@@ -59,6 +59,9 @@ enum Op {
     Read { key: usize },
     Flush,
 }
+
+/// Of a fill: a key, and with which base, and whether too late.
+type Proposal = (usize, Base, bool);
 
 /// A base, chosen so that it means the same on both sides.
 #[derive(Clone, Debug)]
@@ -77,7 +80,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let keep = prop::option::of(Just(HOUR));
     let set = (key(), payload(), keep, late());
     let tags = || prop::sample::subsequence(TAGS.to_vec(), 0..=2);
-    let fill = (prop::collection::vec(key(), 1..3), tags(), bases(), late());
+    let fill = (prop::collection::vec((key(), bases(), late()), 1..4), tags());
     let update = (key(), payload(), bases(), late());
     let renew = (key(), payload(), bases(), late(), late());
     let op = prop_oneof![
@@ -87,7 +90,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => key().prop_map(|key| Op::Expire { key }),
         2 => (key(), payload()).prop_map(|(key, payload)| Op::SetWithIdle { key, payload }),
         1 => Just(Op::Clear),
-        8 => fill.prop_map(|(keys, tags, base, late)| Op::Fill { keys, tags, base, late }),
+        8 => fill.prop_map(|(proposals, tags)| Op::Fill { proposals, tags }),
         6 => (key(), tags(), prop::option::of(Just(HOUR)))
             .prop_map(|(key, tags, ttl)| Op::SetTagged { key, tags, ttl }),
         3 => (key(), payload()).prop_map(|(key, payload)| Op::SetAbsent { key, payload }),
@@ -120,7 +123,7 @@ fn bases() -> impl Strategy<Value = Base> {
 /// The operations of either side.
 trait Side {
     async fn change(&mut self, change: Change) -> Result<Version, Refusal>;
-    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome>;
+    async fn fill(&mut self, fills: Vec<Fill>) -> Vec<FillOutcome>;
     async fn tag_marks(&mut self, tags: &[Bytes]) -> Vec<TagMark>;
     async fn purge(&mut self) -> u64;
     async fn renew(&mut self, renewal: Renewal) -> FillOutcome;
@@ -156,9 +159,9 @@ impl Side for Model {
         self.partition.change(now, &change).map(|(version, _)| version)
     }
 
-    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome> {
+    async fn fill(&mut self, fills: Vec<Fill>) -> Vec<FillOutcome> {
         let now = self.tick();
-        self.partition.fill_many(now, fills)
+        self.partition.fill_many(now, &fills)
     }
 
     async fn tag_marks(&mut self, tags: &[Bytes]) -> Vec<TagMark> {
@@ -222,7 +225,7 @@ impl Side for Real<'_> {
         }
     }
 
-    async fn fill(&mut self, fills: Fills) -> Vec<FillOutcome> {
+    async fn fill(&mut self, fills: Vec<Fill>) -> Vec<FillOutcome> {
         self.l2.fill_many(&partition(), fills).await.unwrap()
     }
 
@@ -348,15 +351,14 @@ impl<S: Side> Observed<S> {
                 Shown::Marked(marks.iter().map(ranks).collect())
             }
             Op::Purge => Shown::Purged(self.side.purge().await),
-            Op::Fill { keys, tags, base, late } => {
-                let write = |at: &usize| KeyWrite {
-                    key: key(KEYS[*at]),
-                    envelope: tagged(tags, None),
-                    keep: Some(HOUR),
-                };
-                let writes = keys.iter().map(write).collect();
-                let base = self.base(base).await;
-                Shown::Filled(self.side.fill(Fills { writes, base, deadline: deadline(*late) }).await)
+            Op::Fill { proposals, tags } => {
+                let mut fills = Vec::new();
+                for (at, base, late) in proposals {
+                    let (key, envelope) = (key(KEYS[*at]), tagged(tags, None));
+                    let write = KeyWrite { key, envelope, keep: Some(HOUR) };
+                    fills.push(Fill { write, base: self.base(base).await, deadline: deadline(*late) });
+                }
+                Shown::Filled(self.side.fill(fills).await)
             }
             Op::Renew { key: at, payload, base, late, of_another } => {
                 let (key, base) = (key(KEYS[*at]), self.base(base).await);

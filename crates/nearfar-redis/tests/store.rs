@@ -113,6 +113,21 @@ async fn a_lost_or_garbled_head_begins_a_history_in_which_older_entries_are_dead
 }
 
 #[tokio::test]
+async fn of_two_fills_of_a_key_in_one_step_the_newer_one_stands() {
+    let server = RedisServer::start().await;
+    let (l2, _bus) = pair(&server).await;
+    let older = l2.change(&partition(), set("other", b"one")).await.unwrap();
+    let newer = l2.change(&partition(), set("other", b"two")).await.unwrap();
+    for (name, bases) in [("k", [older, newer]), ("l", [newer, older])] {
+        let fills = bases.map(|base| fill(name, b"loaded", base)).to_vec();
+        let outcomes = l2.fill_many(&partition(), fills).await.unwrap();
+        assert_eq!(outcomes[0], FillOutcome::Stored);
+        assert_eq!(outcomes[1] == FillOutcome::Stored, bases[1] == newer);
+        assert_eq!(stored(&l2, name).await.unwrap().stamp.version, newer);
+    }
+}
+
+#[tokio::test]
 async fn a_change_after_its_deadline_does_nothing() {
     let server = RedisServer::start().await;
     let (l2, _bus) = pair(&server).await;

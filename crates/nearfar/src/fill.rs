@@ -1,13 +1,12 @@
 //! Proposing to both tiers what was loaded.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use nearfar_core::{
-    Envelope, EnvelopeHeader, FillOutcome, Fills, KeyWrite, Kind, Moment, Renewal, Validators, Version,
+    Envelope, EnvelopeHeader, Fill, FillOutcome, KeyWrite, Kind, Moment, Renewal, Validators, Version,
 };
 
 use crate::chunks::chunks;
@@ -110,8 +109,8 @@ impl<K, V> Candidate<K, V> {
         Entry::new(Arc::clone(&self.slot), Tier::Loader, self.slot.taken_at)
     }
 
-    fn proposes_fill(&self) -> bool {
-        matches!(self.proposal, Some(Proposal::Fill(_)))
+    fn renews(&self) -> bool {
+        matches!(self.proposal, Some(Proposal::Renewal { .. }))
     }
 }
 
@@ -211,73 +210,69 @@ where
     }
 
     async fn propose(&self, candidate: Candidate<K, V>) {
-        if let Some(Proposal::Renewal { .. }) = candidate.proposal {
+        if candidate.renews() {
             let reception = self.propose_renewal(&candidate).await;
             self.receive(candidate, reception);
-        } else if candidate.proposes_fill() {
-            self.propose_fills(vec![candidate]).await;
+        } else {
+            self.propose_fills(self.held.part_of(&candidate.encoded), vec![candidate]).await;
         }
     }
 
     /// Proposes several, in one step per partition.
     pub(crate) async fn propose_all(&self, candidates: Vec<Candidate<K, V>>) {
-        let (fills, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::proposes_fill);
-        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for candidate in fills {
-            let Start { base, fenced_until, asked_at, .. } = candidate.start;
-            groups
-                .entry((candidate.slot.partition, base, fenced_until, asked_at))
-                .or_default()
-                .push(candidate);
-        }
+        let (renewals, fills): (Vec<_>, Vec<_>) = candidates.into_iter().partition(Candidate::renews);
         let weight =
             |candidate: &Candidate<K, V>| candidate.proposal.as_ref().map_or(0, Proposal::weight) as usize;
-        let steps = groups.into_values().flat_map(|group| chunks(group, weight));
-        let fills = steps.map(|step| Box::pin(self.propose_fills(step)));
-        let others = others.into_iter().map(|candidate| Box::pin(self.propose(candidate)));
-        join(join_all(fills), join_all(others)).await;
+        let fills = self.held.by_part(fills, |candidate| &candidate.encoded).flat_map(|(part, group)| {
+            chunks(group, weight).into_iter().map(move |step| Box::pin(self.propose_fills(part, step)))
+        });
+        let renewals = renewals.into_iter().map(|candidate| Box::pin(self.propose(candidate)));
+        join(join_all(fills), join_all(renewals)).await;
     }
 
-    /// Proposes fills that began together, to one partition.
-    async fn propose_fills(&self, candidates: Vec<Candidate<K, V>>) {
-        let Some(Candidate { encoded, start, .. }) = candidates.first() else { return };
-        let part = self.held.part_of(encoded);
-        let receptions = match self.is_to_be_sent(start).await {
-            Ok((base, deadline)) => {
-                let write = |candidate: &Candidate<K, V>| match &candidate.proposal {
-                    Some(Proposal::Fill(envelope)) => Some(KeyWrite {
-                        key: candidate.encoded.clone(),
-                        envelope: envelope.clone(),
-                        keep: candidate.keep,
-                    }),
-                    _ => None,
-                };
-                let writes: Vec<KeyWrite> = candidates.iter().filter_map(write).collect();
-                let lens = writes.iter().map(|write| write.envelope.len() as u64).collect();
-                self.send_fills(part, Fills { writes, base, deadline }, lens).await
+    /// Proposes fills to one partition.
+    async fn propose_fills(&self, part: &Part, candidates: Vec<Candidate<K, V>>) {
+        let (mut sent, mut fills) = (Vec::new(), Vec::new());
+        for candidate in candidates {
+            match self.fill_of(&candidate).await {
+                Ok(Some(fill)) => {
+                    fills.push(fill);
+                    sent.push(candidate);
+                }
+                // It is for whoever waits for it alone.
+                Ok(None) => {}
+                Err(reception) => self.receive(candidate, reception),
             }
-            Err(reception) => vec![reception; candidates.len()],
-        };
-        for (candidate, reception) in candidates.into_iter().zip(receptions) {
+        }
+        if fills.is_empty() {
+            return;
+        }
+        let receptions = self.send_fills(part, fills).await;
+        for (candidate, reception) in sent.into_iter().zip(receptions) {
             self.receive(candidate, reception);
         }
     }
 
-    async fn send_fills(&self, part: &Part, fills: Fills, lens: Vec<u64>) -> Vec<Reception> {
-        let count = lens.len();
-        let Ok(l2) = self.node().l2() else { return vec![Reception::Refused; count] };
-        match l2.fill_many(&part.id, fills).await {
-            Ok(outcomes) if outcomes.len() == count => {
-                let stored =
-                    outcomes.iter().zip(lens).filter(|(outcome, _)| **outcome == FillOutcome::Stored);
-                self.held.counters.l2_bytes_written.add(stored.map(|(_, len)| len).sum());
-                outcomes.into_iter().map(Reception::of).collect()
-            }
-            _ => {
-                self.held.counters.l2_failures.add(1);
-                vec![Reception::MayBeKept; count]
-            }
+    /// How L2 is asked to store what was loaded, if it is; or else what is to become of it without that.
+    async fn fill_of(&self, candidate: &Candidate<K, V>) -> Result<Option<Fill>, Reception> {
+        let Some(Proposal::Fill(envelope)) = &candidate.proposal else { return Ok(None) };
+        let (base, deadline) = self.is_to_be_sent(&candidate.start).await?;
+        let (key, envelope, keep) = (candidate.encoded.clone(), envelope.clone(), candidate.keep);
+        Ok(Some(Fill { write: KeyWrite { key, envelope, keep }, base, deadline }))
+    }
+
+    async fn send_fills(&self, part: &Part, fills: Vec<Fill>) -> Vec<Reception> {
+        let lens: Vec<u64> = fills.iter().map(|fill| fill.write.envelope.len() as u64).collect();
+        if self.node().l2().is_err() {
+            return vec![Reception::Refused; lens.len()];
         }
+        let Ok(outcomes) = part.fills.ask(fills).await else {
+            self.held.counters.l2_failures.add(1);
+            return vec![Reception::MayBeKept; lens.len()];
+        };
+        let stored = outcomes.iter().zip(lens).filter(|(outcome, _)| **outcome == FillOutcome::Stored);
+        self.held.counters.l2_bytes_written.add(stored.map(|(_, len)| len).sum());
+        outcomes.into_iter().map(Reception::of).collect()
     }
 
     async fn propose_renewal(&self, candidate: &Candidate<K, V>) -> Reception {

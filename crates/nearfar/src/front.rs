@@ -2,14 +2,19 @@
 //!
 //! The map pays at each hit for its policy of eviction. Most hits are of few keys, and need not: the front has a fixed number
 //! of places, a key may stand in one of them, and it stands there together with the [number](nearfar_core::Gate::changes)
-//! that tells whether L1 has changed anything of its stripe since. One hit in [`PASSED_ON`] goes to the map all the same,
-//! so that the policy goes on seeing what is popular.
+//! that tells whether L1 has changed anything of its stripe since.
+//!
+//! The policy has to go on seeing what is popular, the more the more it has to decide. So time is counted in what L1 takes
+//! in: while it takes in as many entries as it holds, [`ERAS`] eras pass, and in each the first hit of every place goes to
+//! the map all the same. That is about as far as the policy counts, and a small part of what the entries that it takes in
+//! cost. Of the others one in [`PASSED_ON`] goes there, for an L1 that has long had nothing to decide.
 //!
 //! A key gets a place when it has missed it twice and nobody has come for another key in between, which happens soon to
 //! popular ones and seldom to others.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use foldhash::fast::RandomState;
@@ -19,23 +24,29 @@ use crate::entry::Slot;
 /// How many places there are at the most: at some 40 bytes each, a few megabytes.
 const MOST: u64 = 65_536;
 
-/// One hit in so many goes to the map.
-const PASSED_ON: u32 = 32;
+/// How many eras pass while L1 takes in as many entries as it holds.
+const ERAS: u64 = 16;
+
+/// One hit in so many goes to the map in any case.
+const PASSED_ON: u32 = 128;
 
 pub(crate) struct Front<K, V> {
     /// Each guarded for the moment that it takes to read it. Who finds another at it goes to the map.
     places: Box<[Mutex<Place<K, V>>]>,
     hashes: RandomState,
+    era: AtomicU16,
 }
 
-/// The tag of no key, or of one in four thousand million.
-const NOBODY: u32 = 0;
+/// The challenger that is no key, or one in sixty thousand.
+const NOBODY: u16 = 0;
 
 struct Place<K, V> {
     /// What the hash of its key ends with.
     tag: u32,
     /// What that of the key ends with which was the last to miss it, unless somebody has found the other since.
-    challenger: u32,
+    challenger: u16,
+    /// In which a hit has gone to the map last.
+    era: u16,
     favourite: Option<Favourite<K, V>>,
 }
 
@@ -65,6 +76,13 @@ pub(crate) struct At {
     tag: u32,
 }
 
+impl At {
+    #[expect(clippy::cast_possible_truncation, reason = "its last bits")]
+    fn challenger(self) -> u16 {
+        self.tag as u16
+    }
+}
+
 impl<K, V> Front<K, V>
 where
     K: Eq + Hash,
@@ -72,8 +90,12 @@ where
     /// For an L1 of so many entries.
     pub(crate) fn new(entries: u64) -> Self {
         let places = entries.clamp(1, MOST).next_power_of_two();
-        let place = |_| Mutex::new(Place { tag: NOBODY, challenger: NOBODY, favourite: None });
-        Self { places: (0..places).map(place).collect(), hashes: RandomState::default() }
+        let place = |_| Mutex::new(Place { tag: 0, challenger: NOBODY, era: 0, favourite: None });
+        Self {
+            places: (0..places).map(place).collect(),
+            hashes: RandomState::default(),
+            era: AtomicU16::new(0),
+        }
     }
 
     #[inline]
@@ -103,7 +125,9 @@ where
         };
         match &place.favourite {
             Some(favourite) if place.tag == at.tag && favourite.key.borrow() == key => {
-                if is_passed_on() {
+                let era = self.era.load(Ordering::Relaxed);
+                if place.era != era || is_passed_on() {
+                    place.era = era;
                     return Err(false);
                 }
                 let sighting = favourite.sighting.clone();
@@ -111,8 +135,8 @@ where
                 Ok(sighting)
             }
             _ => {
-                let again = place.challenger == at.tag;
-                place.challenger = at.tag;
+                let again = place.challenger == at.challenger();
+                place.challenger = at.challenger();
                 Err(again)
             }
         }
@@ -125,6 +149,13 @@ where
         // What a value's `drop` does is not for under the lock.
         drop(place);
         drop(before);
+    }
+
+    /// L1, which holds so many entries, has taken in one more. By chance, so that no counter is in the way.
+    pub(crate) fn taken_in(&self, entries: u64) {
+        if fastrand::u64(..=entries / ERAS) == 0 {
+            self.era.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Gives back the memory of a key that L1 does not hold any more.

@@ -14,9 +14,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub(crate) use changes::{Changes, Written};
+pub(crate) use fills::Fills;
 pub(crate) use reads::Reads;
 
 mod changes;
+mod fills;
 mod reads;
 #[cfg(test)]
 mod tests;
@@ -198,4 +200,10 @@ impl<C: Carrier> Drop for Trip<C> {
 
 fn only<T>(answers: Vec<Result<T, L2Error>>) -> Result<T, L2Error> {
     answers.into_iter().next().unwrap_or(Err(L2Error::Unexpected))
+}
+
+/// What each of those has a share in that brought so many.
+fn shares<T>(all: Vec<T>, lens: &[usize]) -> impl Iterator<Item = Vec<T>> {
+    let mut all = all.into_iter();
+    lens.iter().map(move |len| all.by_ref().take(*len).collect())
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, ForeignWrites, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, FillOutcome, Fills, Holder, Moment,
+    BeatReply, Breaker, Change, CircuitState, Claim, ClaimOutcome, Fill, FillOutcome, Holder, Moment,
     Namespace, NodeId, PartitionId, Reading, Renewal, TagMark, Version,
 };
 
@@ -138,7 +138,11 @@ impl L2 for Guarded {
         self.guard(partition, self.l2.change(partition, change)).await
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
         self.guard(partition, self.l2.fill_many(partition, fills)).await
     }
 

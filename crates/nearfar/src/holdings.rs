@@ -17,7 +17,7 @@ use crate::entry::Entry;
 use crate::error::Error;
 use crate::event::{Event, Eviction};
 use crate::flight::FlightTable;
-use crate::gathering::{Changes, Gathering, Reads};
+use crate::gathering::{Changes, Fills, Gathering, Reads};
 use crate::key::{self, CacheKey};
 use crate::l1::L1;
 use crate::member::Follows;
@@ -48,6 +48,7 @@ pub(crate) struct Part {
     pub(crate) outbox: Arc<SharedOutbox>,
     pub(crate) reads: Arc<Gathering<Reads>>,
     pub(crate) changes: Arc<Gathering<Changes>>,
+    pub(crate) fills: Arc<Gathering<Fills>>,
     /// What is known of the clock of its server.
     pub(crate) remote: RemoteClock,
     /// What is known of its tags.
@@ -79,8 +80,10 @@ where
                 outbox: Arc::clone(&outbox),
                 counters: Arc::clone(&counters),
             });
+            let fills = Fills { l2: node.store(), partition: id.clone(), counters: Arc::clone(&counters) };
+            let fills = Gathering::new(fills);
             let (remote, tags, waiting, own_clear) = Default::default();
-            Part { id, gate, outbox, reads, changes, remote, tags, waiting, own_clear }
+            Part { id, gate, outbox, reads, changes, fills, remote, tags, waiting, own_clear }
         };
         let parts = partitions.into_iter().map(part).collect();
         let counts = Arc::clone(&counters);

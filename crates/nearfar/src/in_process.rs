@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nearfar_core::backend::{Beat, Bus, BusEvent, L2, L2Error, PurgeCursor, Purged, ServerId, Settings};
 use nearfar_core::{
-    BeatReply, Change, Claim, ClaimOutcome, Doubt, FillOutcome, Fills, Holder, Moment, Namespace, NodeId,
+    BeatReply, Change, Claim, ClaimOutcome, Doubt, Fill, FillOutcome, Holder, Moment, Namespace, NodeId,
     Notice, Partition, PartitionId, Reading, Renewal, TagMark, Version,
 };
 use tokio::sync::{broadcast, watch};
@@ -258,8 +258,12 @@ impl L2 for InProcessL2 {
         })?
     }
 
-    async fn fill_many(&self, partition: &PartitionId, fills: Fills) -> Result<Vec<FillOutcome>, L2Error> {
-        self.shared.step_in(partition, |partition| partition.fill_many(self.shared.clock.now(), fills))
+    async fn fill_many(
+        &self,
+        partition: &PartitionId,
+        fills: Vec<Fill>,
+    ) -> Result<Vec<FillOutcome>, L2Error> {
+        self.shared.step_in(partition, |partition| partition.fill_many(self.shared.clock.now(), &fills))
     }
 
     async fn tag_marks(&self, partition: &PartitionId, tags: &[Bytes]) -> Result<Vec<TagMark>, L2Error> {

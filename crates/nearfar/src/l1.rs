@@ -117,7 +117,12 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.find(key, now, Life::served_until)
+        self.find(|| self.map.get(key), now, Life::served_until)
+    }
+
+    /// As [`peek`](Self::peek), of a key that was just asked for: it is not asked for a second time.
+    pub(crate) fn peek_again(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
+        self.find(|| self.held(key), now, Life::served_until)
     }
 
     /// Whether L1 still holds what was seen and may serve it, and what time it is then. If not, the map says what is so.
@@ -155,25 +160,21 @@ where
         }
     }
 
-    /// The value of a key, as [`get`](Self::get), also if it is stale. Of nothing there is no stale form.
+    /// As [`peek_again`](Self::peek_again), also if it is stale. Of nothing there is no stale form.
     pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
-        self.find(key, now, Life::ends_at).filter(|(slot, _)| slot.value().is_some())
+        self.find(|| self.held(key), now, Life::ends_at).filter(|(slot, _)| slot.value().is_some())
     }
 
     #[inline]
-    fn find<Q>(
+    fn find(
         &self,
-        key: &Q,
+        look: impl Fn() -> Option<Arc<Slot<V>>>,
         now: impl FnOnce() -> Moment,
         limit: impl FnOnce(&Life) -> Moment,
-    ) -> Option<(Arc<Slot<V>>, Moment)>
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
+    ) -> Option<(Arc<Slot<V>>, Moment)> {
         let (slot, until) = loop {
             let look_up = self.gates.look_up();
-            let slot = self.map.get(key)?;
+            let slot = look()?;
             if let Some(until) = self.gates.serve_until(&look_up, slot.partition) {
                 break (slot, until);
             }
@@ -200,7 +201,7 @@ where
     pub(crate) fn admit(&self, key: K, ticket: Ticket, slot: Arc<Slot<V>>) {
         let gate = self.gates.of(slot.partition);
         let locked = self.lock(&key);
-        let present = self.map.get(&key);
+        let present = self.held(&key);
         let newer_present = present.as_ref().is_some_and(|present| {
             if present.version == slot.version && !slot.is_fresh() {
                 slot.life.retry_not_before(present.life.retry_at());
@@ -212,6 +213,8 @@ where
             self.map.insert(key, slot);
             if present.is_some() {
                 gate.changed(stripe);
+            } else if let Some(front) = &self.front {
+                front.taken_in(self.map.entry_count());
             }
         }
         drop((locked, ticket));
@@ -226,7 +229,7 @@ where
     /// Makes a key's copy stale if it is older than the change that declared it so.
     pub(crate) fn expire(&self, key: &K, raised: &Raised, now: Moment, gate: &Gate) {
         let locked = self.lock(key);
-        if let Some(slot) = self.map.get(key).filter(|slot| slot.version < raised.version()) {
+        if let Some(slot) = self.held(key).filter(|slot| slot.version < raised.version()) {
             slot.life.expire(now);
         }
         drop(locked);
@@ -264,13 +267,18 @@ where
 
     fn drop_if(&self, key: &K, wrong: impl FnOnce(&Slot<V>) -> bool) {
         let locked = self.lock(key);
-        let present = self.map.get(key);
+        let present = self.held(key);
         if present.as_ref().is_some_and(|slot| wrong(slot)) {
             self.map.invalidate(key);
         }
         // The value goes after the lock: what its `drop` does is not for under it.
         drop(locked);
         drop(present);
+    }
+
+    /// What the map holds of a key. Where that is nothing, nobody has asked for it, as far as the policy of eviction knows.
+    fn held(&self, key: &K) -> Option<Arc<Slot<V>>> {
+        if self.map.contains_key(key) { self.map.get(key) } else { None }
     }
 
     /// The lock under which what the map holds of a key is changed.

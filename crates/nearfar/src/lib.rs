@@ -73,7 +73,7 @@ pub mod backend {
     pub use nearfar_core::backend::*;
     pub use nearfar_core::{
         Batch, BeatId, BeatReply, Change, Claim, ClaimOutcome, Doubt, Echo, Effect, Envelope, Fill,
-        FillOutcome, Fills, Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition,
+        FillOutcome, Head, Holder, KeyWrite, Message, Moment, Namespace, NodeId, Notice, Partition,
         PartitionId, Precondition, Reading, Renewal, Snapshot, TagHead, TagMark,
     };
 }

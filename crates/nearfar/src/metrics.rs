@@ -210,6 +210,7 @@ impl Report<'_> {
         self.count(L2_FAILURES, |stats| stats.l2_failures);
         self.count_of(COALESCED, ("kind", "read"), |stats| stats.coalesced_reads);
         self.count_of(COALESCED, ("kind", "change"), |stats| stats.coalesced_changes);
+        self.count_of(COALESCED, ("kind", "fill"), |stats| stats.coalesced_fills);
         self.count_of(L2_BYTES, ("direction", "read"), |stats| stats.l2_bytes_read);
         self.count_of(L2_BYTES, ("direction", "written"), |stats| stats.l2_bytes_written);
         self.count(TAG_LOOKUPS, |stats| stats.tag_lookups);

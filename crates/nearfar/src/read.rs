@@ -89,7 +89,7 @@ where
 
     /// Whether L1 knows that there is no such thing; counted as a hit.
     pub(crate) fn l1_knows_absent(&self, key: &K, call: &CallOptions) -> bool {
-        let found = call.reads_l1().then(|| self.held.l1.get(key, || self.now())).flatten();
+        let found = call.reads_l1().then(|| self.held.l1.peek_again(key, || self.now())).flatten();
         let absent = found.is_some_and(|(slot, _)| slot.value().is_none() && call.takes(&slot));
         if absent {
             self.count_l1_hit(key);

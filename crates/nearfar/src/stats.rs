@@ -151,6 +151,8 @@ counters! {
     coalesced_reads: Counter,
     /// Changes that went to L2 together with others, in one step.
     coalesced_changes: Counter,
+    /// Proposals of loaded values that went to L2 together with others, in one step.
+    coalesced_fills: Counter,
     /// Bytes of values that L2 sent, as they stand there.
     l2_bytes_read: Counter,
     /// Bytes of values that L2 has stored for this node.

@@ -1,14 +1,13 @@
 -- Partition::fill_many.
--- KEYS: head, then one per write. ARGV: deadline, base, then envelope and keep per write.
--- Returns for each write 0 refused, 1 stored, 2 late.
+-- KEYS: head, then one per fill. ARGV: per fill deadline, base, envelope and keep.
+-- Returns for each fill 0 refused, 1 stored, 2 late.
 
 local now = now_micros()
-local base = tonumber(ARGV[2])
-local hindered, head = head_for(KEYS[1], tonumber(ARGV[1]), base, now)
+local head = read_head(KEYS[1])
 
 -- Envelope::peek_version: what is not an envelope, or not even a string, counts as nothing. So does what is ahead of
 -- the head: it is of a history that is over.
-local function is_newer(key)
+local function is_newer(key, base)
   local first = read('GETRANGE', key, 0, 15)
   if type(first) ~= 'string' or #first < 16 or string.sub(first, 1, 2) ~= 'NF' then
     return false
@@ -17,20 +16,26 @@ local function is_newer(key)
   return base < present and present <= head.sequence
 end
 
-local outcomes, is_noted = {}, false
-for i = 2, #KEYS do
-  outcomes[i - 1] = hindered or (is_newer(KEYS[i]) and 0 or 1)
-  if outcomes[i - 1] == 1 then
-    is_noted = note_tagged(head, ARGV[2 * i - 1]) or is_noted
+-- One after the other: two may be of one key.
+local function fill(key, deadline, base, envelope, keep)
+  local hindered = hindrance(head, deadline, base, now)
+  if hindered then
+    return hindered
   end
-end
--- Before the entries that it is about.
-if is_noted then
-  write_head(KEYS[1], head)
-end
-for i = 2, #KEYS do
-  if outcomes[i - 1] == 1 then
-    store(KEYS[i], ARGV[2 * i - 1], ARGV[2 * i], base, now)
+  if is_newer(key, base) then
+    return 0
   end
+  -- Before the entry that it is about.
+  if note_tagged(head, envelope) then
+    write_head(KEYS[1], head)
+  end
+  store(key, envelope, keep, base, now)
+  return 1
+end
+
+local outcomes = {}
+for i = 2, #KEYS do
+  local at = 4 * (i - 2)
+  outcomes[i - 1] = fill(KEYS[i], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4])
 end
 return outcomes

@@ -56,16 +56,15 @@ local function read_head(key)
   return head
 end
 
--- Partition::head_for: what becomes of a proposal that is late or of another history; or else nil, and the head.
-local function head_for(key, deadline, base, now)
+-- Partition::head_for: what becomes of a proposal that is late or of another history; or else nil.
+local function hindrance(head, deadline, base, now)
   if now > deadline then
     return 2
   end
-  local head = read_head(key)
   if not head or base < head.floor or base > head.sequence then
     return 0
   end
-  return nil, head
+  return nil
 end
 
 local function begin_head(now)

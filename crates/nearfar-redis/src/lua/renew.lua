@@ -4,7 +4,8 @@
 
 local now = now_micros()
 local base = tonumber(ARGV[2])
-local hindered, head = head_for(KEYS[1], tonumber(ARGV[1]), base, now)
+local head = read_head(KEYS[1])
+local hindered = hindrance(head, tonumber(ARGV[1]), base, now)
 if hindered then
   return hindered
 end

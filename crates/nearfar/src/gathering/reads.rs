@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use nearfar_core::backend::{L2, L2Error};
-use nearfar_core::{Head, PartitionId, Reading};
+use nearfar_core::{PartitionId, Reading};
 
-use super::Carrier;
+use super::{Carrier, shares};
 use crate::stats::Counters;
 
 /// Brings the reads of a partition to L2.
@@ -52,7 +52,8 @@ impl Carrier for Reads {
             }
         };
         self.observe(&reading);
-        if lens.len() == 1 { vec![Ok(reading)] } else { split(reading.envelopes, reading.head, &lens) }
+        let Reading { envelopes, head } = reading;
+        shares(envelopes, &lens).map(|envelopes| Ok(Reading { envelopes, head })).collect()
     }
 
     fn count_shared(&self, requests: usize) {
@@ -62,10 +63,4 @@ impl Carrier for Reads {
     fn size(&self, keys: &Vec<Bytes>) -> usize {
         keys.len() * self.len.load(Ordering::Relaxed).max(Self::ROOM / Self::MOST)
     }
-}
-
-fn split(envelopes: Vec<Option<Bytes>>, head: Option<Head>, lens: &[usize]) -> Vec<Result<Reading, L2Error>> {
-    let mut envelopes = envelopes.into_iter();
-    let share = |len: &usize| Ok(Reading { envelopes: envelopes.by_ref().take(*len).collect(), head });
-    lens.iter().map(share).collect()
 }

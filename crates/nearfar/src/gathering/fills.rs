@@ -1,0 +1,48 @@
+//! Proposals of loaded values.
+
+use std::sync::Arc;
+
+use nearfar_core::backend::{L2, L2Error};
+use nearfar_core::{Fill, FillOutcome, PartitionId};
+
+use super::{Carrier, shares};
+use crate::stats::Counters;
+
+/// Brings what was loaded of a partition to L2.
+pub(crate) struct Fills {
+    pub(crate) l2: Arc<dyn L2>,
+    pub(crate) partition: PartitionId,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Fills {
+    /// Below this a fill counts as if it were as large, so that one step has 256 at the most.
+    const LEAST: usize = 2 * 1024;
+}
+
+impl Carrier for Fills {
+    type Request = Vec<Fill>;
+    type Answer = Vec<FillOutcome>;
+
+    /// Bytes.
+    const ROOM: usize = 512 * 1024;
+
+    async fn carry(&self, requests: Vec<Vec<Fill>>) -> Vec<Result<Vec<FillOutcome>, L2Error>> {
+        let lens: Vec<usize> = requests.iter().map(Vec::len).collect();
+        let fills: Vec<Fill> = requests.into_iter().flatten().collect();
+        let count = fills.len();
+        match self.l2.fill_many(&self.partition, fills).await {
+            Ok(outcomes) if outcomes.len() == count => shares(outcomes, &lens).map(Ok).collect(),
+            outcome => vec![Err(outcome.err().unwrap_or(L2Error::Unexpected)); lens.len()],
+        }
+    }
+
+    fn count_shared(&self, requests: usize) {
+        self.counters.coalesced_fills.add(requests as u64);
+    }
+
+    fn size(&self, fills: &Vec<Fill>) -> usize {
+        let size = |fill: &Fill| (fill.write.key.len() + fill.write.envelope.len()).max(Self::LEAST);
+        fills.iter().map(size).sum()
+    }
+}
