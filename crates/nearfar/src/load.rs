@@ -1,5 +1,6 @@
 //! Loading: one flight per key, whose value goes to both tiers if nothing newer came meanwhile.
 
+use std::any::Any;
 use std::borrow::Borrow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use nearfar_core::{Gate, Moment};
 use tokio::runtime::Handle;
 use tracing::Instrument;
@@ -196,25 +198,27 @@ where
         heard_of_all && is_of_use && departure.generation == gate.generation()
     }
 
-    fn flight<L: Load<K, V>>(
+    /// Boxed here: everything that passes it on would have room for it, twice.
+    fn flight(
         self: &Arc<Self>,
         errand: Errand<K>,
-        loader: L,
-    ) -> impl Future<Output = Result<Entry<V>, Error>> + Send + use<K, V, L> {
-        Arc::clone(self).caught(errand.encoded.clone(), Arc::clone(self).fly(errand, loader))
+        loader: impl Load<K, V>,
+    ) -> BoxFuture<'static, Result<Entry<V>, Error>> {
+        Arc::clone(self).caught(errand.encoded.clone(), Arc::clone(self).fly(errand, loader)).boxed()
     }
 
     /// Turns a panic, be it in the loader or in the codec, into an error, so that those who joined are told.
-    pub(crate) async fn caught(
+    pub(crate) fn caught(
         self: Arc<Self>,
         key: Bytes,
         load: impl Future<Output = Result<Entry<V>, Error>>,
-    ) -> Result<Entry<V>, Error> {
-        AssertUnwindSafe(load).catch_unwind().await.unwrap_or_else(|panic| {
+    ) -> impl Future<Output = Result<Entry<V>, Error>> {
+        let or_error = move |panic: Box<dyn Any + Send>| {
             let error = Error::loader_panicked(&*panic);
             self.count_failed_loads([key.as_ref()], &error);
             Err(error)
-        })
+        };
+        AssertUnwindSafe(load).catch_unwind().map(|landed| landed.unwrap_or_else(or_error))
     }
 
     async fn fly(self: Arc<Self>, errand: Errand<K>, loader: impl Load<K, V>) -> Result<Entry<V>, Error> {
@@ -230,7 +234,7 @@ where
                 let errand = Errand { wanted: Wanted { or_old: false, ..errand.wanted }, ..errand };
                 let (key, encoded) = (errand.key.clone(), errand.encoded.clone());
                 let landing = Arc::clone(&self).caught(encoded, Arc::clone(&self).land(errand, loader, look));
-                in_background(self.held.flights.go_on(&key, landing));
+                in_background(self.held.flights.go_on(&key, landing.boxed()));
                 Ok(entry)
             }
             Verdict::Load => self.land(errand, loader, look).await,
