@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::future::join;
-use futures_util::poll;
-use nearfar::{Cache, Outcome, Tier, Version};
+use futures_util::future::{BoxFuture, join, join_all};
+use futures_util::{FutureExt, poll};
+use nearfar::{Cache, Entry, Error, Outcome, Tier, Version};
 use nearfar_testkit::eventually;
 use nearfar_tests::{Node, World, on_every_backend};
 use tokio::sync::Barrier;
@@ -50,6 +50,71 @@ async fn text(cache: &Cache<String, String>, key: &str) -> Option<(String, Tier)
 /// What a node sees that was not there.
 async fn newcomer_sees(world: &World, key: &str) -> Option<String> {
     Some(text(&world.node().await.texts().await, key).await?.0)
+}
+
+/// Loads of two keys whose values are to be stored in one step, since others are under way until the valve of fills is opened.
+struct Loads<'a> {
+    busy: Vec<JoinHandle<Result<Entry<String>, Error>>>,
+    waiting: Vec<BoxFuture<'a, Result<Entry<String>, Error>>>,
+    /// Once to know that both have begun, and once to let them end.
+    step: Arc<Barrier>,
+}
+
+impl<'a> Loads<'a> {
+    /// Both of them have begun, and have not ended, when this returns.
+    async fn begin(
+        node: &Node,
+        cache: &'a Cache<String, String>,
+        busy: [String; AT_ONCE],
+        keys: [&'a String; 2],
+    ) -> Self {
+        node.valves.fills.close();
+        let busy = busy.map(|key| {
+            let cache = cache.clone();
+            tokio::spawn(async move {
+                cache.get_or_load(&key, async |_| Ok::<_, Infallible>("busy".into())).await
+            })
+        });
+        node.valves.fills.holds(AT_ONCE).await;
+        let step = Arc::new(Barrier::new(keys.len() + 1));
+        let load = |key| {
+            let step = Arc::clone(&step);
+            let loader = async move |_| {
+                step.wait().await;
+                step.wait().await;
+                Ok::<_, Infallible>("loaded".to_owned())
+            };
+            cache.get_or_load(key, loader).boxed()
+        };
+        let mut loads = Self { busy: busy.into(), waiting: keys.map(load).into(), step };
+        loads.pass().await;
+        loads
+    }
+
+    async fn pass(&mut self) {
+        tokio::select! {
+            _ = join_all(&mut self.waiting) => panic!("they wait"),
+            _ = self.step.wait() => {}
+        }
+    }
+
+    /// Their values wait to be stored.
+    async fn end(&mut self) {
+        self.pass().await;
+        for load in &mut self.waiting {
+            assert!(poll!(load).is_pending());
+        }
+    }
+
+    /// Everybody gets his value.
+    async fn land(self) {
+        for loaded in join_all(self.waiting).await {
+            assert_eq!(*loaded.unwrap(), "loaded");
+        }
+        for busy in join_all(self.busy).await {
+            assert_eq!(*busy.unwrap().unwrap(), "busy");
+        }
+    }
 }
 
 on_every_backend! {
@@ -139,49 +204,51 @@ on_every_backend! {
         eventually("it is invalidated", async || newcomer_sees(&world, &given_up).await.is_none()).await;
     }
 
-    /// R2 for reads that only share a trip: one of the keys is invalidated while it is under way.
+    /// R3 for fills that share a step.
     async fn of_loads_that_are_stored_in_one_step_only_the_overtaken_one_is_refused(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);
         let [busy @ .., fine, overtaken] = keys::<{ AT_ONCE + 2 }>(&world);
-        a.valves.fills.close();
-        let busy = busy.map(|key| {
-            let cache = here.clone();
-            tokio::spawn(async move { cache.get_or_load(&key, async |_| Ok::<_, Infallible>("busy".into())).await })
-        });
-        a.valves.fills.holds(AT_ONCE).await;
-        // Once to be sure that both have begun, and once to let them end.
-        let step = Arc::new(Barrier::new(3));
-        let load = |key| {
-            let step = Arc::clone(&step);
-            here.get_or_load(key, async move |_| {
-                step.wait().await;
-                step.wait().await;
-                Ok::<_, Infallible>("old".into())
-            })
-        };
-        let mut loads = pin!(join(load(&fine), load(&overtaken)));
-        // To invalidate it once more changes nothing.
-        for _ in 0..2 {
-            tokio::select! {
-                _ = &mut loads => panic!("they wait"),
-                _ = step.wait() => {}
-            }
-            applied(there.invalidate(&overtaken).await);
-        }
-        assert!(poll!(&mut loads).is_pending());
+        let mut loads = Loads::begin(&a, &here, busy, [&fine, &overtaken]).await;
+        applied(there.invalidate(&overtaken).await);
+        loads.end().await;
         a.valves.fills.open();
-        let loaded = loads.await;
-        assert_eq!([loaded.0, loaded.1].map(|entry| entry.unwrap().to_string()), ["old", "old"]);
-        for busy in busy {
-            busy.await.unwrap().unwrap();
-        }
+        loads.land().await;
         let stats = here.stats();
         assert_eq!((stats.coalesced_fills, stats.fills_refused), (2, 1));
-        assert_eq!(text(&there, &fine).await, Some(("old".into(), Tier::L2)));
+        assert_eq!(text(&there, &fine).await, Some(("loaded".into(), Tier::L2)));
         assert_eq!((text(&there, &overtaken).await, text(&here, &overtaken).await), (None, None));
     }
 
+    async fn a_step_of_fills_that_fails_leaves_the_values_to_their_callers_and_to_l1(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [busy @ .., one, other] = keys::<{ AT_ONCE + 2 }>(&world);
+        let mut loads = Loads::begin(&a, &here, busy, [&one, &other]).await;
+        loads.end().await;
+        a.valves.refuse_fills();
+        a.valves.fills.open();
+        loads.land().await;
+        for key in [&one, &other] {
+            assert_eq!(text(&here, key).await, Some(("loaded".into(), Tier::L1)));
+            assert_eq!(text(&there, key).await, None);
+        }
+    }
+
+    async fn who_gives_up_while_his_value_waits_to_be_stored_takes_nobody_along(world: World) {
+        let (a, b) = (world.node().await, world.node().await);
+        let (here, there) = (a.texts().await, b.texts().await);
+        let [busy @ .., kept, given_up] = keys::<{ AT_ONCE + 2 }>(&world);
+        let mut loads = Loads::begin(&a, &here, busy, [&kept, &given_up]).await;
+        loads.end().await;
+        drop(loads.waiting.pop());
+        a.valves.fills.open();
+        loads.land().await;
+        assert_eq!(text(&there, &kept).await, Some(("loaded".into(), Tier::L2)));
+        assert_eq!(text(&there, &given_up).await, None);
+    }
+
+    /// R2 for reads that only share a trip: one of the keys is invalidated while it is under way.
     async fn only_the_read_that_was_overtaken_is_refused_by_the_fence(world: World) {
         let (a, b) = (world.node().await, world.node().await);
         let (here, there) = (a.texts().await, b.texts().await);

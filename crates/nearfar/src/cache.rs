@@ -117,7 +117,7 @@ where
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         if let Some(entry) = self.hit(key) {
-            return Ok(Some(entry));
+            return Ok(entry.present());
         }
         Ok(self.look_up_beyond_l1(key.to_owned()).await?.value())
     }
@@ -142,19 +142,20 @@ where
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         match self.hit(key) {
-            Some(entry) => Ok(LookUp::Value(entry)),
+            Some(entry) => Ok(LookUp::of(Some(entry))),
             None => self.look_up_beyond_l1(key.to_owned()).await,
         }
     }
 
+    /// What L1 knows of a key, be it that there is no such thing.
     #[inline]
     fn hit<Q>(&self, key: &Q) -> Option<Entry<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let entry = self.engine.l1_hit(key, &self.call)?;
-        if entry.is_due() {
+        let entry = self.engine.l1_answer(key, &self.call)?;
+        if entry.is_due_value() {
             self.engine.touch(&entry, key);
         }
         Some(entry)
@@ -324,11 +325,11 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        if let Some(entry) = self.engine.l1_hit(key, &self.call) {
-            if entry.is_due() {
+        if let Some(entry) = self.engine.l1_answer(key, &self.call) {
+            if entry.is_due_value() {
                 self.engine.attend(&entry, key, self.call, loader);
             }
-            return Ok(Some(entry));
+            return Ok(entry.present());
         }
         self.find_beyond_l1(key.to_owned(), loader).await
     }
@@ -426,9 +427,6 @@ where
     #[inline(never)]
     fn look_up_beyond_l1(&self, key: K) -> BeyondL1<'_, LookUp<V>> {
         Box::pin(async move {
-            if self.engine.l1_knows_absent(&key, &self.call) {
-                return Ok(LookUp::Absent);
-            }
             let encoded = key::encode(&key)?;
             let entry = self.engine.read_l2(&key, &encoded, &self.call).await?.fresh();
             let entry = entry.filter(|entry| self.call.takes_cached(entry.slot()));
@@ -451,9 +449,6 @@ where
     #[inline(never)]
     fn find_beyond_l1(&self, key: K, loader: impl Load<K, V>) -> BeyondL1<'_, Option<Entry<V>>> {
         Box::pin(async move {
-            if self.engine.l1_knows_absent(&key, &self.call) {
-                return Ok(None);
-            }
             let errand = self.errand(key, true)?;
             Ok(self.engine.read_or_load(errand, loader).await?.present())
         })

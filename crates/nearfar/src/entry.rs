@@ -119,6 +119,12 @@ impl<V> Entry<V> {
         self.read_at >= self.slot.life.due_from()
     }
 
+    /// The same of a value. That there is none is just forgotten in time.
+    #[inline]
+    pub(crate) fn is_due_value(&self) -> bool {
+        self.is_due() && !self.is_absent()
+    }
+
     pub(crate) fn slot(&self) -> &Arc<Slot<V>> {
         &self.slot
     }

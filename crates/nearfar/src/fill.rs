@@ -234,7 +234,7 @@ where
     async fn propose_fills(&self, part: &Part, candidates: Vec<Candidate<K, V>>) {
         let (mut sent, mut fills) = (Vec::new(), Vec::new());
         for candidate in candidates {
-            match self.fill_of(&candidate).await {
+            match self.fill_of(&candidate) {
                 Ok(Some(fill)) => {
                     fills.push(fill);
                     sent.push(candidate);
@@ -247,25 +247,25 @@ where
         if fills.is_empty() {
             return;
         }
-        let receptions = self.send_fills(part, fills).await;
+        let receptions = match self.agree().await {
+            Ok(()) => self.send_fills(part, fills).await,
+            Err(_) => vec![Reception::MayBeKept; fills.len()],
+        };
         for (candidate, reception) in sent.into_iter().zip(receptions) {
             self.receive(candidate, reception);
         }
     }
 
     /// How L2 is asked to store what was loaded, if it is; or else what is to become of it without that.
-    async fn fill_of(&self, candidate: &Candidate<K, V>) -> Result<Option<Fill>, Reception> {
+    fn fill_of(&self, candidate: &Candidate<K, V>) -> Result<Option<Fill>, Reception> {
         let Some(Proposal::Fill(envelope)) = &candidate.proposal else { return Ok(None) };
-        let (base, deadline) = self.is_to_be_sent(&candidate.start).await?;
+        let (base, deadline) = self.is_to_be_sent(&candidate.start)?;
         let (key, envelope, keep) = (candidate.encoded.clone(), envelope.clone(), candidate.keep);
         Ok(Some(Fill { write: KeyWrite { key, envelope, keep }, base, deadline }))
     }
 
     async fn send_fills(&self, part: &Part, fills: Vec<Fill>) -> Vec<Reception> {
         let lens: Vec<u64> = fills.iter().map(|fill| fill.write.envelope.len() as u64).collect();
-        if self.node().l2().is_err() {
-            return vec![Reception::Refused; lens.len()];
-        }
         let Ok(outcomes) = part.fills.ask(fills).await else {
             self.held.counters.l2_failures.add(1);
             return vec![Reception::MayBeKept; lens.len()];
@@ -279,10 +279,13 @@ where
         let Some(Proposal::Renewal { identity, header, .. }) = &candidate.proposal else {
             return Reception::Refused;
         };
-        let (base, deadline) = match self.is_to_be_sent(&candidate.start).await {
+        let (base, deadline) = match self.is_to_be_sent(&candidate.start) {
             Ok(sent) => sent,
             Err(reception) => return reception,
         };
+        if self.agree().await.is_err() {
+            return Reception::MayBeKept;
+        }
         let Ok(l2) = self.node().l2() else { return Reception::Refused };
         let (key, keep) = (candidate.encoded.clone(), candidate.keep);
         let renewal =
@@ -298,13 +301,11 @@ where
     }
 
     /// With which base, and until when, L2 is to be told; or else what is to become of it without that.
-    async fn is_to_be_sent(&self, start: &Start) -> Result<(Version, Moment), Reception> {
+    fn is_to_be_sent(&self, start: &Start) -> Result<(Version, Moment), Reception> {
         if self.now().since(start.asked_at) >= self.options.fence_window {
             return Err(Reception::Refused);
         }
-        let sent = start.base.zip(start.fenced_until).ok_or(Reception::MayBeKept)?;
-        self.agree().await.map_err(|_| Reception::MayBeKept)?;
-        Ok(sent)
+        start.base.zip(start.fenced_until).ok_or(Reception::MayBeKept)
     }
 
     fn receive(&self, candidate: Candidate<K, V>, reception: Reception) {

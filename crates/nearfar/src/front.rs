@@ -4,10 +4,10 @@
 //! of places, a key may stand in one of them, and it stands there together with the [number](nearfar_core::Gate::changes)
 //! that tells whether L1 has changed anything of its stripe since.
 //!
-//! The policy has to go on seeing what is popular, the more the more it has to decide. So time is counted in what L1 takes
-//! in: while it takes in as many entries as it holds, [`ERAS`] eras pass, and in each the first hit of every place goes to
-//! the map all the same. That is about as far as the policy counts, and a small part of what the entries that it takes in
-//! cost. Of the others one in [`PASSED_ON`] goes there, for an L1 that has long had nothing to decide.
+//! The policy has to go on seeing what is popular, the more the more it has to decide. So time is counted in what an L1 takes
+//! in that is not half empty: while it takes in as many entries as it holds, some [`ERAS`] eras pass, and in each the first hit of
+//! every place goes to the map all the same. That is about as far as the policy counts, and a small part of what the
+//! entries that it takes in cost. Of the others one in [`PASSED_ON`] goes there, for an L1 that has long had nothing to decide.
 //!
 //! A key gets a place when it has missed it twice and nobody has come for another key in between, which happens soon to
 //! popular ones and seldom to others.
@@ -24,7 +24,7 @@ use crate::entry::Slot;
 /// How many places there are at the most: at some 40 bytes each, a few megabytes.
 const MOST: u64 = 65_536;
 
-/// How many eras pass while L1 takes in as many entries as it holds.
+/// About how many eras pass while L1 takes in as many entries as it holds.
 const ERAS: u64 = 16;
 
 /// One hit in so many goes to the map in any case.
@@ -125,13 +125,12 @@ where
         };
         match &place.favourite {
             Some(favourite) if place.tag == at.tag && favourite.key.borrow() == key => {
-                let era = self.era.load(Ordering::Relaxed);
+                let (sighting, era) = (favourite.sighting.clone(), self.era.load(Ordering::Relaxed));
+                place.challenger = NOBODY;
                 if place.era != era || is_passed_on() {
                     place.era = era;
                     return Err(false);
                 }
-                let sighting = favourite.sighting.clone();
-                place.challenger = NOBODY;
                 Ok(sighting)
             }
             _ => {

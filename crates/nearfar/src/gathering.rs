@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nearfar_core::KeyWrite;
 use nearfar_core::backend::L2Error;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -200,6 +201,14 @@ impl<C: Carrier> Drop for Trip<C> {
 
 fn only<T>(answers: Vec<Result<T, L2Error>>) -> Result<T, L2Error> {
     answers.into_iter().next().unwrap_or(Err(L2Error::Unexpected))
+}
+
+/// Below this a value on its way to L2 counts as if it were as large, so that one step has 256 at the most.
+const LEAST: usize = 2 * 1024;
+
+/// How much of a step's room, in bytes, a write takes.
+fn size_of(write: &KeyWrite) -> usize {
+    (write.key.len() + write.envelope.len()).max(LEAST)
 }
 
 /// What each of those has a share in that brought so many.

@@ -32,7 +32,8 @@ pub(crate) struct L1<K, V> {
     gates: Gates,
     /// `None` where the map has to see each hit, since it lets go what was not read for long.
     front: Option<Arc<Front<K, V>>>,
-    /// Whether what its entries weigh is bytes.
+    /// What its entries may weigh, and whether that is bytes.
+    capacity: u64,
     weighs: bool,
 }
 
@@ -83,7 +84,8 @@ where
             }
         };
         let locks = (0..LOCKS).map(|_| Mutex::default()).collect();
-        Self { map, hashes, locks, gates, front, weighs: options.max_bytes.is_some() }
+        let capacity = options.max_bytes.unwrap_or(options.max_entries);
+        Self { map, hashes, locks, gates, front, capacity, weighs: options.max_bytes.is_some() }
     }
 
     /// The value of a key, if it may be served. `now` is asked after the look-up, so that a process that slept in
@@ -118,11 +120,6 @@ where
         Q: Eq + Hash + ?Sized,
     {
         self.find(|| self.map.get(key), now, Life::served_until)
-    }
-
-    /// As [`peek`](Self::peek), of a key that was just asked for: it is not asked for a second time.
-    pub(crate) fn peek_again(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
-        self.find(|| self.held(key), now, Life::served_until)
     }
 
     /// Whether L1 still holds what was seen and may serve it, and what time it is then. If not, the map says what is so.
@@ -160,7 +157,7 @@ where
         }
     }
 
-    /// As [`peek_again`](Self::peek_again), also if it is stale. Of nothing there is no stale form.
+    /// As [`peek`](Self::peek), also if it is stale, for who has just asked for it: a miss is not counted twice. Of nothing there is no stale form.
     pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
         self.find(|| self.held(key), now, Life::ends_at).filter(|(slot, _)| slot.value().is_some())
     }
@@ -213,7 +210,7 @@ where
             self.map.insert(key, slot);
             if present.is_some() {
                 gate.changed(stripe);
-            } else if let Some(front) = &self.front {
+            } else if let Some(front) = self.front.as_ref().filter(|_| self.has_to_choose()) {
                 front.taken_in(self.map.entry_count());
             }
         }
@@ -274,6 +271,11 @@ where
         // The value goes after the lock: what its `drop` does is not for under it.
         drop(locked);
         drop(present);
+    }
+
+    /// Whether the policy of eviction has something to decide, or soon will: like moka, which counts accesses from then on.
+    fn has_to_choose(&self) -> bool {
+        self.map.weighted_size() >= self.capacity / 2
     }
 
     /// What the map holds of a key. Where that is nothing, nobody has asked for it, as far as the policy of eviction knows.

@@ -87,19 +87,32 @@ where
         Entry::new(slot, Tier::L1, read_at).present()
     }
 
-    /// Whether L1 knows that there is no such thing; counted as a hit.
-    pub(crate) fn l1_knows_absent(&self, key: &K, call: &CallOptions) -> bool {
-        let found = call.reads_l1().then(|| self.held.l1.peek_again(key, || self.now())).flatten();
-        let absent = found.is_some_and(|(slot, _)| slot.value().is_none() && call.takes(&slot));
-        if absent {
-            self.count_l1_hit(key);
-        }
-        absent
-    }
-
     /// The value in L1, counted as a hit.
     #[inline]
     pub(crate) fn l1_hit<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let entry = self.in_l1(key, call)?.present()?;
+        self.count_l1_hit(key);
+        Some(entry)
+    }
+
+    /// As [`l1_hit`](Self::l1_hit), and also if L1 knows that there is no such thing.
+    #[inline]
+    pub(crate) fn l1_answer<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let entry = self.in_l1(key, call)?;
+        self.count_l1_hit(key);
+        Some(entry)
+    }
+
+    #[inline]
+    fn in_l1<Q>(&self, key: &Q, call: &CallOptions) -> Option<Entry<V>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
@@ -109,9 +122,7 @@ where
         }
         let clock = self.node().clock;
         let (slot, read_at) = self.held.l1.get(key, || clock.now())?;
-        let entry = Entry::new(slot, Tier::L1, read_at).present().filter(|entry| call.takes(entry.slot()))?;
-        self.count_l1_hit(key);
-        Some(entry)
+        call.takes(&slot).then(|| Entry::new(slot, Tier::L1, read_at))
     }
 
     #[inline]

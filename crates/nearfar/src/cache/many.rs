@@ -104,12 +104,7 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized + 'a,
     {
-        let in_l1 = |key: &Q| match self.hit(key) {
-            Some(entry) => LookUp::Value(entry),
-            None if self.engine.l1_knows_absent(&key.to_owned(), &self.call) => LookUp::Absent,
-            None => LookUp::Miss,
-        };
-        let Split { answers, places, left } = Split::of(keys, in_l1);
+        let Split { answers, places, left } = Split::of(keys, |key: &Q| LookUp::of(self.hit(key)));
         let read = Box::pin(self.engine.read_l2_many(left, &self.call)).await;
         filled_in(answers, places, |place| read[place].clone())
     }
@@ -238,19 +233,15 @@ where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        let Some(entry) = self.engine.l1_hit(key, &self.call) else {
-            let is_absent = self.engine.l1_knows_absent(&key.to_owned(), &self.call);
-            return if is_absent { LookUp::Absent } else { LookUp::Miss };
-        };
-        if entry.is_due() {
-            self.engine.touch(&entry, key);
+        let entry = self.hit(key);
+        if let Some(entry) = entry.as_ref().filter(|entry| entry.is_due_value()) {
             let key = key.to_owned();
-            if self.engine.takes_refresh(&entry)
+            if self.engine.takes_refresh(entry)
                 && let Ok(encoded) = key::encode(&key)
             {
                 refresh.push((key, encoded));
             }
         }
-        LookUp::Value(entry)
+        LookUp::of(entry)
     }
 }

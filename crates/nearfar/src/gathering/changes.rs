@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{Change, NodeId, PartitionId, Version};
 
-use super::Carrier;
+use super::{Carrier, LEAST, size_of};
 use crate::clock::Clock;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
@@ -32,9 +32,6 @@ pub(crate) struct Written {
 }
 
 impl Changes {
-    /// Below this a change counts as if it were as large, so that one step has 256 at the most.
-    const LEAST: usize = 2 * 1024;
-
     /// Does in one step what these changes do one after the other.
     async fn carry_as_one(&self, changes: &[Change]) -> Result<Vec<Written>, L2Error> {
         let replaced = replaced(changes);
@@ -96,9 +93,7 @@ impl Carrier for Changes {
     }
 
     fn size(&self, change: &Change) -> usize {
-        let sizes =
-            change.writes.iter().map(|write| (write.key.len() + write.envelope.len()).max(Self::LEAST));
-        sizes.sum::<usize>().max(Self::LEAST)
+        change.writes.iter().map(size_of).sum::<usize>().max(LEAST)
     }
 }
 

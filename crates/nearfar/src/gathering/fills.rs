@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{Fill, FillOutcome, PartitionId};
 
-use super::{Carrier, shares};
+use super::{Carrier, shares, size_of};
 use crate::stats::Counters;
 
 /// Brings what was loaded of a partition to L2.
@@ -13,11 +13,6 @@ pub(crate) struct Fills {
     pub(crate) l2: Arc<dyn L2>,
     pub(crate) partition: PartitionId,
     pub(crate) counters: Arc<Counters>,
-}
-
-impl Fills {
-    /// Below this a fill counts as if it were as large, so that one step has 256 at the most.
-    const LEAST: usize = 2 * 1024;
 }
 
 impl Carrier for Fills {
@@ -42,7 +37,6 @@ impl Carrier for Fills {
     }
 
     fn size(&self, fills: &Vec<Fill>) -> usize {
-        let size = |fill: &Fill| (fill.write.key.len() + fill.write.envelope.len()).max(Self::LEAST);
-        fills.iter().map(size).sum()
+        fills.iter().map(|fill| size_of(&fill.write)).sum()
     }
 }
