@@ -157,7 +157,8 @@ where
         }
     }
 
-    /// As [`peek`](Self::peek), also if it is stale, for who has just asked for it: a miss is not counted twice. Of nothing there is no stale form.
+    /// As [`peek`](Self::peek), also if it is stale, for who has just asked for it: a miss is not counted twice. Of nothing there
+    /// is no stale form.
     pub(crate) fn get_stale(&self, key: &K, now: impl FnOnce() -> Moment) -> Option<(Arc<Slot<V>>, Moment)> {
         self.find(|| self.held(key), now, Life::ends_at).filter(|(slot, _)| slot.value().is_some())
     }
