@@ -203,6 +203,9 @@ fn only<T>(answers: Vec<Result<T, L2Error>>) -> Result<T, L2Error> {
     answers.into_iter().next().unwrap_or(Err(L2Error::Unexpected))
 }
 
+/// A trip's room, in bytes: large values go in several trips, so that nobody waits for much that is not his.
+const BYTES: usize = 512 * 1024;
+
 /// Below this a value on its way to L2 counts as if it were as large, so that one step has 256 at the most.
 const LEAST: usize = 2 * 1024;
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{Change, NodeId, PartitionId, Version};
 
-use super::{Carrier, LEAST, size_of};
+use super::{BYTES, Carrier, LEAST, size_of};
 use crate::clock::Clock;
 use crate::outbox::SharedOutbox;
 use crate::stats::Counters;
@@ -65,8 +65,7 @@ impl Carrier for Changes {
     type Request = Change;
     type Answer = Written;
 
-    /// Bytes.
-    const ROOM: usize = 512 * 1024;
+    const ROOM: usize = BYTES;
 
     async fn carry(&self, changes: Vec<Change>) -> Vec<Result<Written, L2Error>> {
         let mut steps: Vec<(Vec<usize>, Vec<Change>)> = Vec::new();

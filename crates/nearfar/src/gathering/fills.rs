@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{Fill, FillOutcome, PartitionId};
 
-use super::{Carrier, shares, size_of};
+use super::{BYTES, Carrier, shares, size_of};
 use crate::stats::Counters;
 
 /// Brings what was loaded of a partition to L2.
@@ -19,8 +19,7 @@ impl Carrier for Fills {
     type Request = Vec<Fill>;
     type Answer = Vec<FillOutcome>;
 
-    /// Bytes.
-    const ROOM: usize = 512 * 1024;
+    const ROOM: usize = BYTES;
 
     async fn carry(&self, requests: Vec<Vec<Fill>>) -> Vec<Result<Vec<FillOutcome>, L2Error>> {
         let lens: Vec<usize> = requests.iter().map(Vec::len).collect();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use nearfar_core::backend::{L2, L2Error};
 use nearfar_core::{PartitionId, Reading};
 
-use super::{Carrier, shares};
+use super::{BYTES, Carrier, shares};
 use crate::stats::Counters;
 
 /// Brings the reads of a partition to L2.
@@ -38,8 +38,7 @@ impl Carrier for Reads {
     type Request = Vec<Bytes>;
     type Answer = Reading;
 
-    /// Bytes: large values go in several trips, so that nobody waits for much that is not his.
-    const ROOM: usize = 512 * 1024;
+    const ROOM: usize = BYTES;
 
     async fn carry(&self, mut requests: Vec<Vec<Bytes>>) -> Vec<Result<Reading, L2Error>> {
         let lens: Vec<usize> = requests.iter().map(Vec::len).collect();
